@@ -1,0 +1,1 @@
+"""Experiment configs, one file a codec: `--config=configs/NAME.py:VARIANT`."""

@@ -1,0 +1,43 @@
+"""KLT, the linear floor: `--config=configs/klt.py:NAME`, NAME one of demo, cifar10, cifar10_small, kodak."""
+
+from ml_collections import ConfigDict
+
+from configs.base import choose, make_config
+
+
+def demo() -> ConfigDict:
+    """The tiles of `configs/vc_inr.py:demo`; part of `make demo`. Some seconds."""
+    return make_config(
+        "klt",
+        {"name": "demo", "test_tiles": 32, "test_limit": 64},
+        {"num_components": 256, "steps": (160.0, 100.0, 64.0, 40.0, 24.0), "num_patches": 6000, "offsets_per_picture": 4},
+    )
+
+
+def cifar10() -> ConfigDict:
+    """All of CIFAR-10. `python -m experiments.train --config=configs/klt.py:cifar10 --workdir=runs/klt_cifar10`: a minute."""
+    return make_config("klt", {"name": "cifar10"}, {"num_patches": 100_000, "offsets_per_picture": 1})
+
+
+def cifar10_small() -> ConfigDict:
+    """CIFAR-10 pictures of `$VCINR_DATA`. `python -m experiments.train --config=configs/klt.py:cifar10_small
+    --workdir=runs/klt_cifar10_small`: under a minute on two cores."""
+    return make_config("klt", {"name": "cifar10_small"}, {"offsets_per_picture": 1})
+
+
+def kodak() -> ConfigDict:
+    """16×16 patches, trained on `photos`, evaluated on Kodak. `python -m experiments.train --config=configs/klt.py:kodak
+    --workdir=runs/klt_kodak`: under a minute on two cores."""
+    return make_config(
+        "klt",
+        {"name": "photos", "test_name": "kodak"},
+        {"patch": (16, 16), "num_components": 768, "num_patches": 200_000, "offsets_per_picture": 2},
+    )
+
+
+VARIANTS = {"demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak}
+
+
+def get_config(name: str = "demo") -> ConfigDict:
+    """The config of a variant, see its docstring."""
+    return choose(VARIANTS, name)

@@ -1,0 +1,114 @@
+"""VC-INR (Schwarz et al. 2023): `--config=configs/vc_inr.py:NAME`, NAME one of demo, cifar10, cifar10_small, kodak."""
+
+from ml_collections import ConfigDict
+
+from configs.base import choose, make_config
+
+
+def demo() -> ConfigDict:
+    """32×32 tiles of the colour photographs in scikit-image's wheel, sized for two CPU cores.
+
+    Split by picture: train = astronaut, the motorcycle stereo pair and others; validation = rocket; test = coffee, chelsea.
+    Command: `make demo` (this and `configs/klt.py:demo`, then the table and the pictures).
+    """
+    return make_config(
+        "vc_inr",
+        {"name": "demo", "test_tiles": 32, "test_limit": 64},
+        {
+            "field": {"num_layers": 3, "width": 64, "latent_dim": 64, "hyper_width": 128},
+            "meta": {"num_steps": 1000, "batch_size": 16, "lr": 1e-3, "eval_every": 200, "checkpoint_every": 250},
+            "quantiser": {
+                "lambdas": (0.001, 0.003, 0.01),
+                "width": 128,
+                "num_latents": 2000,
+                "training": {"num_steps": 300, "batch_size": 32, "lr": 3e-4, "average_decay": 0.99, "eval_every": 100},
+            },
+        },
+    )
+
+
+def cifar10() -> ConfigDict:
+    """CIFAR-10 at the size of the papers: 10 × 512, latent 512, batch 64, 5·10⁵ steps at 3e-6 (COIN++, Functa).
+
+    Command: `python -m experiments.prepare cifar10`, then
+    `python -m experiments.train --config=configs/vc_inr.py:cifar10 --workdir=runs/cifar10`. For accelerators: days on one.
+    """
+    return make_config(
+        "vc_inr",
+        {"name": "cifar10"},
+        {
+            "field": {"num_layers": 10, "width": 512, "latent_dim": 512, "hyper_width": 512, "hyper_depth": 4, "rank": 8},
+            "adaptation": {"chunk": 0},
+            "meta": {
+                "num_steps": 500_000,
+                "batch_size": 64,
+                "microbatch": 16,
+                "lr": 3e-6,
+                "warmup_steps": 2000,
+                "eval_every": 5000,
+                "checkpoint_every": 5000,
+                "log_every": 100,
+            },
+            "quantiser": {
+                "lambdas": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
+                "width": 1024,
+                "num_latents": 50_000,
+                "offsets_per_picture": 1,
+                "training": {"num_steps": 50_000, "batch_size": 256, "lr": 1e-4, "eval_every": 5000, "checkpoint_every": 5000},
+            },
+            "encode_batch": 64,
+        },
+    )
+
+
+def cifar10_small() -> ConfigDict:
+    """5,000 CIFAR-10 pictures from `$VCINR_DATA`, sized for two CPU cores and an hour.
+
+    Command: `python -m experiments.prepare cifar10_small`, then
+    `python -m experiments.train --config=configs/vc_inr.py:cifar10_small --workdir=runs/cifar10_small`.
+    """
+    return make_config(
+        "vc_inr",
+        {"name": "cifar10_small"},
+        {
+            "field": {"num_layers": 5, "width": 64, "latent_dim": 256, "hyper_width": 256},
+            "meta": {"num_steps": 20_000, "batch_size": 16, "lr": 1e-3, "eval_every": 500, "checkpoint_every": 500},
+            "quantiser": {
+                "lambdas": (0.0005, 0.0015, 0.004, 0.01, 0.03),
+                "width": 256,
+                "num_latents": 9000,
+                "training": {"num_steps": 2000, "batch_size": 64, "lr": 3e-4, "eval_every": 500, "checkpoint_every": 500},
+            },
+        },
+    )
+
+
+def kodak() -> ConfigDict:
+    """32×32 patches: trained on the photographs of `$VCINR_DATA`, evaluated on the 24 Kodak pictures, whole.
+
+    Command: `python -m experiments.prepare photos kodak`, then
+    `python -m experiments.train --config=configs/vc_inr.py:kodak --workdir=runs/kodak`.
+    """
+    return make_config(
+        "vc_inr",
+        {"name": "photos", "test_name": "kodak"},
+        {
+            "field": {"num_layers": 5, "width": 64, "latent_dim": 128, "hyper_width": 256},
+            "meta": {"num_steps": 20_000, "batch_size": 16, "lr": 1e-3, "eval_every": 500, "checkpoint_every": 500},
+            "quantiser": {
+                "lambdas": (0.0003, 0.001, 0.003, 0.01),
+                "width": 256,
+                "num_latents": 10_000,
+                "training": {"num_steps": 2000, "batch_size": 64, "lr": 3e-4, "eval_every": 500, "checkpoint_every": 500},
+            },
+            "encode_batch": 64,
+        },
+    )
+
+
+VARIANTS = {"demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak}
+
+
+def get_config(name: str = "demo") -> ConfigDict:
+    """The config of a variant, see its docstring."""
+    return choose(VARIANTS, name)

@@ -1,0 +1,40 @@
+"""From a config's `data` to pictures and patch sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vcinr.signals.datasets import load_split
+from vcinr.signals.sources import PatchSource
+
+
+def pictures(config: ConfigDict, split: str) -> Sequence[np.ndarray]:
+    """The pictures of "train", "validation" or "test" as the config names them; uint8 [h, w, 3] each."""
+    data = config.data
+    name = data.test_name if split == "test" and data.test_name else data.name
+    options = {"path": data.path} if name == "folder" else {}
+    found = load_split(name, data[split], data.data_dir or None, **options)
+    if split != "test":
+        return found
+    if data.test_tiles:
+        found = [tile for picture in found for tile in tiles(picture, data.test_tiles)]
+    if data.test_limit and len(found) > data.test_limit:
+        # Evenly spaced, so that a part of the set still shows all of it.
+        found = [found[i] for i in np.linspace(0, len(found) - 1, data.test_limit).round().astype(int)]
+    return found
+
+
+def patches(config: ConfigDict, split: str) -> PatchSource:
+    """Random patches of "train", or those of "validation" (not mirrored)."""
+    return PatchSource(pictures(config, split), tuple(config.patch), flips=config.data.flips and split == "train")
+
+
+def tiles(picture: np.ndarray, side: int) -> list[np.ndarray]:
+    """Whole side × side tiles of a picture, row by row; what is left over at the right and the bottom is dropped."""
+    rows, columns = picture.shape[0] // side, picture.shape[1] // side
+    return [
+        picture[i * side : (i + 1) * side, j * side : (j + 1) * side] for i in range(rows) for j in range(columns)
+    ]

@@ -1,0 +1,41 @@
+"""Prepare a dataset, once: python -m experiments.prepare NAME [--data_dir D] [--manual_dir D] [--path P]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from vcinr.signals.datasets import DATASETS, DATASETS_DIR_VARIABLE, DatasetMissing, prepare
+from vcinr.signals.images import ImageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepare one dataset and say what was prepared, and where; 0, or 1 where it cannot be."""
+    width = max(map(len, DATASETS))
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.prepare",
+        description="Write a dataset as array_record files, which training and evaluation read without TensorFlow.",
+        epilog="datasets:\n" + "\n".join(f"  {name:{width}}  {row.description}" for name, row in DATASETS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", help="dataset, one of those below")
+    parser.add_argument("--data_dir", help=f"where prepared sets live; default ${DATASETS_DIR_VARIABLE}, ~/tensorflow_datasets")
+    parser.add_argument("--manual_dir", help="folder with a stock set's files, downloaded by hand")
+    parser.add_argument("--path", help="folder of pictures (dataset 'folder')")
+    parser.add_argument("--background", help="colour to composite transparent pictures over (dataset 'folder')")
+    parser.add_argument("--eight_bit", "--eight-bit", action="store_true", help="reduce 16-bit pictures to 8 bits (dataset 'folder')")
+    args = parser.parse_args(argv)
+    options = {"path": args.path, "background": args.background, "eight_bit": args.eight_bit}
+    try:
+        prepared = prepare(args.name, args.data_dir, manual_dir=args.manual_dir, progress=True, **options)
+    except (DatasetMissing, ImageError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    counts = ", ".join(f"{split} {count}" for split, count in prepared.counts.items())
+    print(f"{prepared.name}: {counts} pictures; {'was already' if prepared.already else 'now'} in {prepared.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Trains a codec and writes its model.
+
+    python -m experiments.train --config=configs/vc_inr.py:cifar10_small --workdir=DIR [--config.meta.num_steps=2000 …]
+
+The same command goes on where a run stopped. DIR/model is the trained model.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from configs.base import codec_of
+from experiments import data
+from vcinr.devices import initialise_distributed
+from vcinr.evaluation.measure import measure
+from vcinr.model import Model, make_model
+from vcinr.training.run import train as train_stages
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "e.g. configs/vc_inr.py:demo", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs and the model go.")
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, for several processes.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "Processes in the run.", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", 0, "This process.", lower_bound=0)
+
+VALIDATION_SIGNALS = 32
+
+
+def train(config: ConfigDict, workdir: str | Path, quiet: bool = False) -> Model:
+    """Trains all stages of the config's codec in ``workdir``, resuming what is there, and writes ``workdir/model``.
+
+    The model's points carry their rate and quality on at most 32 validation patches.
+    """
+    jax.config.update("jax_default_matmul_precision", config.matmul_precision)
+    started = time.time()
+    codec = codec_of(config)
+    params = train_stages(
+        codec,
+        data.patches(config, "train"),
+        seed=config.seed,
+        workdir=workdir,
+        validation=data.patches(config, "validation"),
+        config_json=config.to_json(),
+        quiet=quiet,
+    )
+    info = {"config": config.to_dict(), "duration_s": round(time.time() - started, 1)}
+    model = make_model(codec, params, info, precision=config.model_precision)
+    held_out = data.patches(config, "validation").all_patches(np.random.default_rng(0), 1, VALIDATION_SIGNALS)
+    for point, row in zip(model.points, measure(model, list(held_out), config.data.name, "validation"), strict=True):
+        point |= {"bpp": round(row["bpp_container"], 4), "psnr_db": round(row["psnr_db"], 3)}
+        if "lambda" in params["points"][point["name"]]:
+            point["lambda"] = round(float(params["points"][point["name"]]["lambda"]), 8)
+    if jax.process_index() == 0:
+        model.save(Path(workdir) / "model")
+    return model
+
+
+def main(argv):
+    """Command line; see the module."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected {' '.join(argv[1:])}: options are --config.KEY=VALUE")
+    if _NUM_PROCESSES.value > 1:
+        initialise_distributed(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    model = train(_CONFIG.value, _WORKDIR.value)
+    for point in model.points:
+        print(f"point {point['name']}: {point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB on validation patches")
+    print(f"model: {Path(_WORKDIR.value) / 'model'}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

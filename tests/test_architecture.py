@@ -1,0 +1,91 @@
+"""The map of the rooms, and the rules that keep them pleasant to live in."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(path for room in ("vcinr", "experiments", "configs", "benchmarks") for path in (ROOT / room).rglob("*.py"))
+MAX_LINES = 400
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def lint_imports(folder):
+    program = "from importlinter.cli import lint_imports_command as main; main()"
+    command = [sys.executable, "-c", program, "--no-cache", "--no-logo"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_rooms_keep_to_the_map():
+    run = lint_imports(ROOT)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    ("room", "statement"),
+    [
+        ("entropy/quantisers.py", "import vcinr.codecs.codec"),
+        ("fields/siren.py", "import vcinr.entropy.tables"),
+        ("codecs/klt.py", "import vcinr.codecs.vc_inr"),
+        ("training/state.py", "import vcinr.evaluation.metrics"),
+        ("signals/patches.py", "def later():\n    import tensorflow"),
+        ("training/run.py", "from absl import flags"),
+        ("attic.py", "pass"),
+    ],
+)
+def test_a_way_off_the_map_is_found(tmp_path, room, statement):
+    shutil.copytree(ROOT / "vcinr", tmp_path / "vcinr", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with open(tmp_path / "vcinr" / room, "a", encoding="utf-8") as file:
+        file.write(f"\n{statement}\n")
+    run = lint_imports(tmp_path)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "1 broken" in run.stdout, run.stdout + run.stderr
+
+
+def test_importing_the_library_imports_no_tensorflow():
+    program = """
+import pkgutil, importlib, sys
+import vcinr
+for module in pkgutil.walk_packages(vcinr.__path__, "vcinr."):
+    importlib.import_module(module.name)
+unwanted = {"tensorflow", "ml_collections", "experiments", "configs"} & {name.split(".")[0] for name in sys.modules}
+print(len([name for name in sys.modules if name.startswith("vcinr.")]), *sorted(unwanted))
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    count, *unwanted = run.stdout.split()
+    assert int(count) > 30
+    assert unwanted == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_file_is_short_and_documented(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_LINES, "a file this long is two files"
+    if not text.strip():
+        return
+    tree = ast.parse(text)
+    bare = [] if ast.get_docstring(tree) else ["the module itself"]
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            bare += [] if ast.get_docstring(node) else [node.name]
+    assert bare == [], f"no docstring: {bare}"
+
+
+def test_no_module_is_a_drawer():
+    assert [name(path) for path in SOURCES if path.stem.strip("_") in {"util", "utils", "helpers", "misc", "common"}] == []
+
+
+def test_every_file_is_on_the_map():
+    """Every file of the library stands in docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for path in (ROOT / "vcinr").rglob("*.py"):
+        assert path.name == "__init__.py" or f"`{path.name}`" in text, f"docs/architecture.md does not name {name(path)}"

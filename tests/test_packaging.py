@@ -1,0 +1,157 @@
+"""What is declared is what is needed, and what is built works where there is no checkout."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+
+
+def declared():
+    """setup.py's literals: its lists of requirements and its version."""
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    values = {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)}
+    call = next(node.value for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
+    values["version"] = next(ast.literal_eval(item.value) for item in call.keywords if item.arg == "version")
+    return values
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def imported(path):
+    """Top-level names of the modules that a file imports, wherever in the file it does."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_every_requirement_is_pinned_within_its_range():
+    pinned = {canonicalize_name(pin.name): str(pin.specifier) for pin in pins()}
+    groups = declared()
+    for text in sum(groups["EXTRAS"].values(), groups["REQUIRES"]):
+        requirement = Requirement(text)
+        version = pinned.get(canonicalize_name(requirement.name), "")
+        assert re.fullmatch(r"==[^*]+", version), f"constraints.txt does not pin {requirement.name}"
+        assert requirement.specifier.contains(version[2:]), f"{text} excludes the pinned {version}"
+        assert not requirement.specifier.contains("0.0"), f"{text} has no lower bound"
+
+
+def test_every_pin_is_exact_and_given_once():
+    assert [str(pin) for pin in pins() if not re.fullmatch(r"==[^*]+", str(pin.specifier))] == []
+    names = [canonicalize_name(pin.name) for pin in pins()]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_every_import_is_declared():
+    """Nothing works only because something else happens to install it."""
+    groups = declared()
+    allowed = {canonicalize_name(Requirement(text).name) for text in groups["REQUIRES"]}
+    own = set(sys.stdlib_module_names) | {"vcinr", "experiments", "configs", "benchmarks", "__future__"}
+    providers = packages_distributions()
+    for room in ("vcinr", "experiments", "configs", "benchmarks"):
+        optional = {"tensorflow"} if room == "experiments" else set()
+        for path in sorted((ROOT / room).rglob("*.py")):
+            for name in set(imported(path)) - own - optional:
+                distributions = {canonicalize_name(each) for each in providers.get(name, [])}
+                assert distributions & allowed, f"{path.relative_to(ROOT)} imports {name}, which setup.py does not declare"
+
+
+def test_version_is_the_same_everywhere():
+    text = (ROOT / "vcinr" / "__init__.py").read_text(encoding="utf-8")
+    assert f'__version__ = "{declared()["version"]}"' in text
+
+
+def test_citation_is_readable_and_current():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert str(citation["version"]) == declared()["version"]
+    assert citation["license"] == "Apache-2.0"
+
+
+def test_continuous_integration_is_executable():
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def run(*command, cwd, **kwargs):
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    command = [str(word) for word in command]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, **{"timeout": 900, **kwargs})
+
+
+def checked(*command, cwd):
+    done = run(*command, cwd=cwd)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The commands of a clean virtual environment that the built wheel is installed in."""
+    folder = tmp_path_factory.mktemp("wheel")
+    reach = run(
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "1", "--dest", folder / "probe",
+        "iniconfig", cwd=folder,
+    )  # fmt: skip
+    if reach.returncode:
+        pytest.skip("no package index can be reached, so no clean environment can be filled")
+    # From a copy, since building writes beside the sources; the wheel is made from the source distribution, so both are tried.
+    shutil.copytree(ROOT / "vcinr", folder / "source" / "vcinr", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, folder / "source")
+    checked(sys.executable, "-m", "build", "--outdir", folder / "dist", folder / "source", cwd=folder)
+    (wheel,) = (folder / "dist").glob("vcinr-*.whl")
+    checked(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+    python = folder / "venv" / "bin" / "python"
+    checked(python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel, cwd=folder)
+    return folder / "venv" / "bin"
+
+
+@pytest.mark.slow
+def test_wheel_brings_the_library_and_nothing_else(installed, tmp_path):
+    listing = checked(
+        installed / "python", "-c",
+        "from importlib.metadata import files; print(*[f for f in files('vcinr') if f.suffix != '.pyc'], sep='\\n')",
+        cwd=tmp_path,
+    ).splitlines()  # fmt: skip
+    inside = {line for line in listing if line.startswith("vcinr/")}
+    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "vcinr").rglob("*.py")}
+    expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "vcinr" / "evaluation" / "published").glob("*.json")}
+    assert expected | {"vcinr/py.typed"} <= inside
+    others = {line.split("/")[0] for line in listing} - {"vcinr", ".."}
+    assert all(name.startswith("vcinr-") for name in others), others
+
+
+@pytest.mark.slow
+def test_installed_command_encodes_and_decodes(installed, klt_model_dir, picture, tmp_path):
+    vcinr = installed / "vcinr"
+    Image.fromarray(picture).save(tmp_path / "in.png")
+    where = checked(installed / "python", "-c", "import vcinr; print(vcinr.__file__)", cwd=tmp_path)
+    assert where.startswith(str(installed.parent))
+    assert "encode" in checked(vcinr, "--help", cwd=tmp_path)
+    assert "klt" in checked(vcinr, "models", klt_model_dir, cwd=tmp_path)
+    checked(vcinr, "encode", "in.png", "file.vcinr", "--model", klt_model_dir, "--point", "2", cwd=tmp_path)
+    assert "37" in checked(vcinr, "info", "file.vcinr", cwd=tmp_path)
+    checked(vcinr, "decode", "file.vcinr", "out.png", "--model", klt_model_dir, cwd=tmp_path)
+    decoded = np.asarray(Image.open(tmp_path / "out.png"))
+    assert decoded.shape == picture.shape
+    error = np.mean((decoded.astype(float) - picture) ** 2)
+    assert 10 * np.log10(255**2 / error) > 32
+    assert (tmp_path / "file.vcinr").stat().st_size < picture.nbytes / 4

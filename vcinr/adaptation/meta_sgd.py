@@ -1,0 +1,85 @@
+"""Meta-SGD: gradient descent on the latent with a learned step size for every step and dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from vcinr.adaptation.fit import fit
+
+
+class StepSizes(NamedTuple):
+    """Learned step sizes α = reference · exp(s), s clipped to log([low, high]).
+
+    log_scale: s [steps, k].        reference: scalar, 1/λ_max of the inner loss's Hessian where training started.
+    """
+
+    log_scale: Any
+    reference: Any
+
+
+LOW, HIGH = 1e-3, 1e2
+"""Clip of exp(s): step sizes stay within these multiples of the reference."""
+
+
+def init_step_sizes(num_steps: int, latent_dim: int, reference: jax.Array | float, scale: float = 1.0) -> StepSizes:
+    """Step sizes that start at ``scale`` times the reference, for every step and dimension."""
+    return StepSizes(jnp.full((num_steps, latent_dim), jnp.log(scale)), jnp.asarray(reference, jnp.float32))
+
+
+def step_size(sizes: StepSizes) -> Float[Array, "steps k"]:
+    """α [steps, k] > 0, in units of latent² per unit of loss."""
+    return jax.lax.stop_gradient(sizes.reference) * jnp.exp(jnp.clip(sizes.log_scale, jnp.log(LOW), jnp.log(HIGH)))
+
+
+def meta_sgd(alpha: Float[Array, "steps k"]) -> optax.GradientTransformation:
+    """φ ← φ − α_t ⊙ ∇φ at step t (Li et al. 2017, equation 2); past the last row, the last row is used again."""
+
+    def init(params):
+        del params
+        return jnp.zeros((), jnp.int32)
+
+    def update(gradient, count, params=None):
+        del params
+        row = alpha[jnp.minimum(count, alpha.shape[0] - 1)]
+        return -row * gradient, count + 1
+
+    return optax.GradientTransformation(init, update)
+
+
+def adapt(
+    loss: Callable[[jax.Array], jax.Array],
+    latent: Float[Array, " k"],
+    sizes: StepSizes,
+    num_steps: int,
+    *,
+    first_order: bool = False,
+) -> tuple[Float[Array, " k"], Float[Array, " steps"]]:
+    """The inner loop: ``num_steps`` of Meta-SGD from ``latent`` (Schwarz et al. 2023, algorithm 1, line 5).
+
+    Returns the adapted latent and the loss before each step.
+    """
+    latent, _, losses = fit(loss, latent, meta_sgd(step_size(sizes)), num_steps, first_order=first_order)
+    return latent, losses
+
+
+def largest_curvature(
+    loss: Callable[[jax.Array], jax.Array], latent: Float[Array, " k"], key: jax.Array, iterations: int = 20
+) -> Float[Array, ""]:
+    """λ_max of the Hessian of ``loss`` at ``latent`` by power iteration, in units of loss per latent²."""
+
+    def product(v):
+        return jax.jvp(jax.grad(loss), (latent,), (v,))[1]
+
+    def body(_, v):
+        w = product(v)
+        return w / jnp.maximum(jnp.linalg.norm(w), 1e-30)
+
+    v = jax.lax.fori_loop(0, iterations, body, jax.random.normal(key, latent.shape, latent.dtype))
+    v = v / jnp.maximum(jnp.linalg.norm(v), 1e-30)
+    return jnp.maximum(jnp.abs(v @ product(v)), 1e-12)

@@ -1,0 +1,43 @@
+"""Many rows through one compiled program: padded batches of a fixed shape, spread over the devices."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import numpy as np
+
+from vcinr.devices import local_mesh, pmapped
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(function: Callable, config: Hashable, num_arrays: int):
+    def one_device(shared, *rows):
+        return jax.vmap(functools.partial(function, config), in_axes=(None,) + (0,) * num_arrays)(shared, *rows)
+
+    return pmapped(one_device, (None,) + (0,) * num_arrays, mesh=local_mesh())
+
+
+def map_batches(function: Callable, config: Hashable, shared: Any, arrays: tuple[np.ndarray, ...], batch_size: int) -> Any:
+    """``function(config, shared, *row)`` for every row of ``arrays``, stacked; NumPy in, NumPy out.
+
+    function: of one row's arrays; vmapped, compiled once for each pair of it and ``config``, and spread over this process's
+        devices. ``shared`` is a pytree that all rows see.
+    batch_size: rows a device takes at once; the last batch is padded with copies of its last row, so that every call has one
+        shape and compiles once.
+    """
+    total = len(arrays[0])
+    if total == 0:
+        raise ValueError("nothing to map: the arrays have no rows")
+    step = batch_size * local_mesh().size
+    run = _compiled(function, config, len(arrays))
+    outputs = []
+    for start in range(0, total, step):
+        rows = [np.asarray(a[start : start + step]) for a in arrays]
+        count = len(rows[0])
+        if count < step:
+            rows = [np.concatenate([r, np.repeat(r[-1:], step - count, axis=0)]) for r in rows]
+        outputs.append(jax.tree.map(lambda a, n=count: np.asarray(a)[:n], run(shared, *rows)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)

@@ -1,0 +1,125 @@
+"""A codec's streams ↔ payload bytes. Generic over `vcinr.codecs.codec.Codec`; integers only, exact on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vcinr.bitstream import FINGERPRINT_SIZE, BitstreamError
+from vcinr.codecs.codec import Code, Codec, Params
+from vcinr.entropy.range_coder import Decoder, Encoder, SymbolModel, Table, model_count, symbol_bits
+from vcinr.signals.signal import Grid
+
+
+def encode_payload(codec: Codec, params: Params, point: int, grids: Sequence[Grid], codes: Sequence[Code]) -> bytes:
+    """All streams of all signals as one range-coded payload.
+
+    grids, codes: one a signal. Stream by stream in the codec's order; within a stream, consecutive signals that share
+    their tables are coded in one call, as one long array. Raises CodingError on symbols that their model cannot code.
+    """
+    encoder = Encoder()
+    decoded: list[dict[str, np.ndarray]] = [{} for _ in codes]
+    metas = [code.meta for code in codes]
+    for name in codec.streams:
+        arrays = [np.asarray(code.streams[name]) for code in codes]
+        start = 0
+        for models in _joint(_models(codec, params, point, grids, metas, decoded, name)):
+            symbols = arrays[start : start + len(models)]
+            for model, part in zip(models, symbols, strict=True):
+                if part.shape != (model_count(model),):
+                    raise ValueError(f"stream {name!r} has shape {part.shape}, its model is for {model_count(model)} symbols")
+            encoder.encode(np.concatenate(symbols), _merged(models))
+            start += len(models)
+        for signal, array in zip(decoded, arrays, strict=True):
+            signal[name] = array
+    return encoder.finish()
+
+
+def decode_payload(
+    codec: Codec, params: Params, point: int, grids: Sequence[Grid], metas: Sequence[Mapping[str, int | float]], payload: bytes
+) -> list[Code]:
+    """Codes of all signals from a payload; the inverse of `encode_payload`.
+
+    Raises BitstreamError on bytes that `encode_payload` does not write for these grids and metas, and where the codec's
+    `symbol_model` refuses (ValueError) what has been decoded. A payload damaged into another valid one is told by the
+    container's checksum only.
+    """
+    decoded: list[dict[str, np.ndarray]] = [{} for _ in grids]
+    try:
+        decoder = Decoder(payload)
+        for name in codec.streams:
+            signals = iter(list(decoded))
+            for models in _joint(_models(codec, params, point, grids, metas, decoded, name)):
+                ends = np.cumsum([model_count(model) for model in models])[:-1]
+                for part in np.split(decoder.decode(_merged(models)), ends):
+                    next(signals)[name] = part
+        decoder.finish()
+    except ValueError as error:
+        raise BitstreamError(f"the payload does not decode, the file is damaged or made with another model: {error}") from error
+    return [Code(streams, dict(meta)) for streams, meta in zip(decoded, metas, strict=True)]
+
+
+def estimated_bits(codec: Codec, params: Params, point: int, grid: Grid, code: Code) -> float:
+    """Ideal code length in bits of one signal's streams under the models that code them."""
+    total, decoded = 0.0, {}
+    for name in codec.streams:
+        model = codec.symbol_model(params, point, grid, code.meta, dict(decoded), name)
+        total += float(symbol_bits(model, code.streams[name]).sum())
+        decoded[name] = code.streams[name]
+    return total
+
+
+def ordered_streams(codec: Codec, codes: Sequence[Code]) -> Iterator[np.ndarray]:
+    """Every signal's streams in coding order, the order in which the container's checksum covers them."""
+    return (code.streams[name] for name in codec.streams for code in codes)
+
+
+def fingerprint(codec: Codec, params: Params, point: int) -> bytes:
+    """Four bytes that tell operating points apart: a SHA-256 prefix over exactly what decoding uses.
+
+    Covered: the codec's name, modality, patch and `decoder_config()` (JSON-able), and `decoder_arrays` with names, types,
+    shapes and values, as they are stored.
+    """
+    about = {"codec": codec.name, "modality": codec.modality, "patch": list(codec.patch), "config": codec.decoder_config()}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+    for name, array in sorted(codec.decoder_arrays(params, point).items()):
+        array = np.asarray(array)
+        digest.update(json.dumps([name, array.dtype.name, list(array.shape)], separators=(",", ":")).encode())
+        digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.digest()[:FINGERPRINT_SIZE]
+
+
+def _models(
+    codec: Codec,
+    params: Params,
+    point: int,
+    grids: Sequence[Grid],
+    metas: Sequence[Mapping[str, int | float]],
+    decoded: Sequence[Mapping[str, np.ndarray]],
+    name: str,
+) -> list[SymbolModel]:
+    """The model of stream `name` of each signal, given copies of the streams before it, so that both ends see the same."""
+    signals = zip(grids, metas, decoded, strict=True)
+    return [codec.symbol_model(params, point, grid, meta, dict(before), name) for grid, meta, before in signals]
+
+
+def _joint(models: Sequence[SymbolModel]) -> list[list[SymbolModel]]:
+    """Runs of consecutive models that are coded in one call: tables of equal content, and every other model alone."""
+    runs: list[list[SymbolModel]] = []
+    for model in models:
+        last = runs[-1][-1] if runs else None
+        if isinstance(model, Table) and isinstance(last, Table) and model.tables == last.tables:
+            runs[-1].append(model)
+        else:
+            runs.append([model])
+    return runs
+
+
+def _merged(models: Sequence[Any]) -> SymbolModel:
+    if len(models) == 1:
+        return models[0]
+    return Table(models[0].tables, np.concatenate([model.index for model in models]))

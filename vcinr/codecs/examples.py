@@ -1,0 +1,28 @@
+"""Training examples in the units that codecs fit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from vcinr.codecs.codec import ExampleSource
+from vcinr.signals.modalities import MODALITIES
+
+
+def normalise_batch(modality: str, raw: np.ndarray) -> np.ndarray:
+    """Raw patches [b, *patch, c] → float32 [b, n, c] in normalised units; the batch is read as one long signal."""
+    joined = raw.reshape(raw.shape[0] * raw.shape[1], *raw.shape[2:])
+    return MODALITIES[modality].normalise(joined).reshape(raw.shape[0], -1, raw.shape[-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalisedSource:
+    """Patches of a source as ``{"values": float32 [b, n, c]}``."""
+
+    patches: ExampleSource
+    modality: str
+
+    def batch(self, rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+        """A batch of normalised patches."""
+        return {"values": normalise_batch(self.modality, self.patches.batch(rng, size)["values"])}

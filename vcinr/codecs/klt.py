@@ -1,0 +1,179 @@
+"""KLT: principal components of the training patches, a uniform quantiser with a dead zone, a table a component.
+
+The linear floor: as modality-agnostic as an INR, trained in seconds. A codec that does not clear it has not earned its cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+
+from vcinr.codecs.batching import map_batches
+from vcinr.codecs.codec import Code, ExampleSource, Params, Stage, TrainingConfig
+from vcinr.codecs.examples import normalise_batch
+from vcinr.entropy.range_coder import Table
+from vcinr.entropy.tables import tables_from_counts
+from vcinr.signals.modalities import MODALITIES
+from vcinr.signals.signal import Grid, Signal
+from vcinr.signals.sources import ArraySource
+
+
+BATCH = 256
+"""Patches a device takes at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class KLTConfig:
+    """patch: its shape.  num_components: kept.  steps: quantiser steps Δ, one a point, coarse to fine, in 1/255 of the peak.
+
+    rounding: r in sign(z) ⌊|z|/Δ + r⌋; below ½ it makes a dead zone.
+    num_patches, offsets_per_picture: training patches at most, and random grids of patches cut from each picture. Mirror
+        images are part of them where the patch source flips.
+    """
+
+    patch: tuple[int, ...] = (32, 32)
+    modality: str = "picture"
+    num_components: int = 1024
+    steps: tuple[float, ...] = (120.0, 80.0, 56.0, 40.0, 27.0, 19.0, 12.0)
+    rounding: float = 0.42
+    num_patches: int = 20000
+    offsets_per_picture: int = 2
+
+
+def quantise(config: KLTConfig, shared: tuple, values: jax.Array) -> jax.Array:
+    """Symbols int32 [k] of a patch [d]: sign(z) ⌊|z|/Δ + r⌋ of its coefficients z; shared = (mean, basis, Δ)."""
+    mean, basis, step = shared
+    scaled = basis @ (values - mean) / step
+    return (jnp.sign(scaled) * jnp.floor(jnp.abs(scaled) + config.rounding)).astype(jnp.int32)
+
+
+def reconstruct(config: KLTConfig, shared: tuple, symbols: jax.Array) -> jax.Array:
+    """A patch [d] of its symbols [k]."""
+    del config
+    mean, basis, step = shared
+    return mean + step * symbols.astype(jnp.float32) @ basis
+
+
+def principal_components(patches: np.ndarray, num_components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [d] and the leading orthonormal components [k, d] of patches [n, d], by descending variance (float32)."""
+    mean = patches.mean(0, dtype=np.float64).astype(np.float32)
+    centred = patches - mean
+    covariance = centred.T @ centred / len(patches)
+    d = covariance.shape[0]
+    k = min(num_components, d)
+    _, vectors = scipy.linalg.eigh(covariance, subset_by_index=(d - k, d - 1))
+    return mean, np.ascontiguousarray(vectors[:, ::-1].T.astype(np.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class KLT:
+    """The codec; see `vcinr.codecs.codec.Codec`."""
+
+    config: KLTConfig = KLTConfig()
+    name = "klt"
+    streams = ("coefficients",)
+    continuous = False
+    needs_model = True
+
+    @property
+    def modality(self) -> str:
+        return self.config.modality
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        return self.config.patch
+
+    @property
+    def meta_types(self) -> Mapping[str, str]:
+        return {}
+
+    def init(self, key: jax.Array) -> Params:
+        """Empty: the one stage makes everything."""
+        del key
+        return {"points": {}}
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One stage in closed form: components, then a table a component and step from the training symbols."""
+        return (
+            Stage(
+                name="components",
+                training=TrainingConfig(num_steps=0),
+                examples=self._examples,
+                init=self._fit,
+                frozen=lambda params: {},
+                loss=None,
+                finish=lambda params, trained: {**params, **trained},
+            ),
+        )
+
+    def _examples(self, params: Params, patches: ExampleSource) -> ArraySource:
+        c = self.config
+        values = patches.all_patches(np.random.default_rng(0), c.offsets_per_picture, c.num_patches)
+        return ArraySource({"values": values})
+
+    def _fit(self, key: jax.Array, params: Params, source: ArraySource) -> Params:
+        del key, params
+        c = self.config
+        values = normalise_batch(c.modality, source.arrays["values"])
+        values = values.reshape(len(values), -1)
+        mean, basis = principal_components(values, c.num_components)
+        points = {}
+        for i, step in enumerate(c.steps):
+            step = np.float32(step / 255.0)
+            symbols = map_batches(quantise, c, (mean, basis, step), (values,), BATCH)
+            index = np.broadcast_to(np.arange(symbols.shape[1], dtype=np.int32), symbols.shape)
+            tables = tables_from_counts(symbols.ravel(), index.ravel(), symbols.shape[1])
+            points[str(i)] = {"step": step, "tables": tables.to_arrays()}
+        return {"mean": mean, "basis": basis, "points": points}
+
+    def num_points(self, params: Params) -> int:
+        return len(params["points"])
+
+    def encode(
+        self,
+        params: Params,
+        signals: Sequence[Signal],
+        point: int,
+        *,
+        effort: int = 0,
+        key: jax.Array | None = None,
+        workdir: str | None = None,
+    ) -> list[Code]:
+        """Codes of signals; effort, key and workdir change nothing."""
+        del effort, key, workdir
+        values = np.concatenate([s.values.reshape(s.grid.num_patches, -1) for s in signals])
+        shared = (params["mean"], params["basis"], params["points"][str(point)]["step"])
+        symbols = map_batches(quantise, self.config, shared, (values,), BATCH)
+        ends = np.cumsum([s.grid.num_patches for s in signals])[:-1]
+        return [Code({"coefficients": part.ravel()}) for part in np.split(symbols, ends)]
+
+    def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> Table:
+        """A table a component, patch after patch."""
+        del meta, decoded, name
+        tables = params["points"][str(point)]["tables"]
+        return Table(tables, np.tile(np.arange(tables.num_tables, dtype=np.int32), grid.num_patches))
+
+    def decoder_config(self) -> dict[str, Any]:
+        """What decoding needs besides arrays: nothing."""
+        return {}
+
+    def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
+        chosen = params["points"][str(point)]
+        return {"mean": params["mean"], "basis": params["basis"], "step": chosen["step"], **chosen["tables"].to_arrays()}
+
+    def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
+        """Decoded values, float32 [p, n, c]."""
+        k = params["basis"].shape[0]
+        symbols = np.concatenate([code.streams["coefficients"].reshape(-1, k) for code in codes])
+        shared = (params["mean"], params["basis"], params["points"][str(point)]["step"])
+        values = map_batches(reconstruct, self.config, shared, (symbols,), BATCH)
+        channels = MODALITIES[self.config.modality].channels
+        ends = np.cumsum([grid.num_patches for grid in grids])[:-1]
+        return [part.reshape(len(part), -1, channels) for part in np.split(values, ends)]
+

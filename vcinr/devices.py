@@ -1,0 +1,110 @@
+"""Data parallelism: one function a device, over all devices of all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXIS = "devices"
+
+Axes = int | None | Sequence[int | None]
+
+
+def initialise_distributed(coordinator: str, num_processes: int, process_id: int) -> None:
+    """Joins this process to a run of several; call it before anything else touches JAX.
+
+    coordinator: "host:port" of process 0.   process_id: 0 … num_processes - 1.
+    Raises ValueError for an id outside that range.
+    """
+    if not 0 <= process_id < num_processes:
+        raise ValueError(f"process_id {process_id} must lie in 0 … {num_processes - 1} (num_processes = {num_processes})")
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def all_devices_mesh() -> Mesh:
+    """All devices of all processes on one axis, each process's own ones beside each other."""
+    return _mesh(jax.devices())
+
+
+def local_mesh() -> Mesh:
+    """The devices of this process alone."""
+    return _mesh(jax.local_devices())
+
+
+def pmapped(
+    fn: Callable, in_axes: Axes = 0, out_axes: Axes = 0, *, mesh: Mesh | None = None, donate_argnums: Sequence[int] = ()
+) -> Callable:
+    """`fn` compiled to run once a device, on that device's rows of its arguments.
+
+    fn: sees its device's share of every array of a split argument; collectives use the axis name `AXIS`.
+    in_axes, out_axes: 0 where arguments (results) are split along their leading axis, None where every device has the
+        whole; one for all, or a sequence with one for each argument (result).
+    mesh: default all devices of all processes.
+
+    A gradient taken inside `fn` is that of the device's own share; average it with `axis_mean`. (With shard_map's default
+    ``check_vma=True``, a gradient with respect to a replicated value is silently the sum over all devices, in a MAML
+    inner loop too.)
+    """
+    mesh = all_devices_mesh() if mesh is None else mesh
+    mapped = jax.shard_map(fn, mesh=mesh, in_specs=_specs(in_axes), out_specs=_specs(out_axes), check_vma=False)
+    return jax.jit(mapped, donate_argnums=tuple(donate_argnums))
+
+
+def axis_mean(tree: Any) -> Any:
+    """Mean over devices of each leaf, inside a `pmapped` function."""
+    return jax.lax.pmean(tree, AXIS)
+
+
+def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
+    """The tree on every device; with several processes all must pass the same values, and JAX checks it."""
+    mesh = all_devices_mesh() if mesh is None else mesh
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def local_rows(size: int, mesh: Mesh | None = None) -> slice:
+    """Rows of a global batch of `size` that this process feeds to its devices.
+
+    Raises ValueError where the devices don't divide the batch.
+    """
+    mesh = all_devices_mesh() if mesh is None else mesh
+    num_devices = mesh.devices.size
+    if size % num_devices:
+        raise ValueError(f"a batch of {size} does not divide over {num_devices} devices; choose a multiple of {num_devices}")
+    own = [i for i, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
+    share = size // num_devices
+    return slice(own[0] * share, (own[-1] + 1) * share)
+
+
+def shard_batch(tree: Any, mesh: Mesh | None = None) -> Any:
+    """A global batch, split over devices along the leading axis, from this process's rows of it (see `local_rows`).
+
+    Raises ValueError where this process's devices don't divide its rows.
+    """
+    mesh = all_devices_mesh() if mesh is None else mesh
+    own = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def put(array: Any) -> jax.Array:
+        array = np.asarray(array)
+        if array.ndim == 0 or array.shape[0] % own:
+            raise ValueError(f"an array of shape {array.shape} does not divide over {own} devices along its leading axis")
+        return jax.make_array_from_process_local_data(sharding, array)
+
+    return jax.tree.map(put, tree)
+
+
+def _mesh(devices: Sequence[jax.Device]) -> Mesh:
+    ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(ordered), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def _specs(axes: Axes) -> PartitionSpec | tuple[PartitionSpec, ...]:
+    if axes is None or axes == 0:
+        return PartitionSpec() if axes is None else PartitionSpec(AXIS)
+    if isinstance(axes, int):
+        raise ValueError(f"only the leading axis is split over devices; axes are 0 or None, not {axes}")
+    return tuple(_specs(axis) for axis in axes)

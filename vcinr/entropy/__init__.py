@@ -1,0 +1,1 @@
+"""From latents to bytes: quantisers, entropy models, integer tables, the range coder."""

@@ -1,0 +1,75 @@
+"""The deep factorized prior: one learned, monotone cumulative for every dimension (Ballé et al. 2018, appendix 6.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FILTERS = (3, 3, 3)
+"""Units of the cumulative's hidden layers."""
+MIN_LIKELIHOOD = 1e-9
+"""Probabilities are bounded from below by this, so that bits stay finite."""
+
+
+def init(key: jax.Array, scale: jax.Array | float, dims: int) -> dict[str, Any]:
+    """Parameters of ``dims`` cumulatives that start as logistic functions around zero.
+
+    scale: [dims] or a number; the logistic's scale s, its standard deviation being s π/√3.
+    The hidden units' biases are random, for units that start alike would stay alike; the last bias undoes their effect.
+    """
+    scale = jnp.broadcast_to(jnp.asarray(scale, jnp.float32), (dims,))
+    widths = (1, *FILTERS, 1)
+    slope = scale ** (-1.0 / (len(widths) - 1))
+    params: dict[str, Any] = {}
+    shift = jnp.zeros((dims, 1, 1))
+    for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        entry = slope / fan_in
+        kernel = jnp.broadcast_to(entry[:, None, None], (dims, fan_out, fan_in))
+        params[f"kernel_{i}"] = jnp.where(kernel > 20.0, kernel, jnp.log(jnp.expm1(jnp.minimum(kernel, 20.0))))
+        shift = kernel @ shift
+        last = i == len(widths) - 2
+        bias = -shift if last else jax.random.uniform(jax.random.fold_in(key, i), (dims, fan_out, 1), minval=-0.5, maxval=0.5)
+        params[f"bias_{i}"] = bias
+        shift = shift + bias
+        if not last:
+            params[f"factor_{i}"] = jnp.zeros((dims, fan_out, 1))
+    return params
+
+
+def cumulative_logits(params: dict[str, Any], z: Any, xp: Any = jnp) -> Any:
+    """Logits of the cumulative at z [dims] or [dims, s] (a row a dimension); same shape.
+
+    xp: `jax.numpy`, or `numpy` for the float64 evaluation on the host that integer tables are made from.
+    """
+    total = z.reshape(z.shape[0], 1, -1)
+    for i in range(len(FILTERS) + 1):
+        total = xp.logaddexp(params[f"kernel_{i}"], xp.zeros((), total.dtype)) @ total + params[f"bias_{i}"]
+        if f"factor_{i}" in params:
+            total = total + xp.tanh(params[f"factor_{i}"]) * xp.tanh(total)
+    return total.reshape(z.shape)
+
+
+def bin_bits(params: dict[str, Any], z: jax.Array) -> jax.Array:
+    """−log₂ of the mass of [z − ½, z + ½], per element; z [dims].
+
+    The difference of sigmoids is taken on the side where they are small, as in Ballé's code, so that it keeps its digits.
+    """
+    lower, upper = cumulative_logits(params, z - 0.5), cumulative_logits(params, z + 0.5)
+    sign = -jnp.sign(jax.lax.stop_gradient(lower + upper))
+    sign = jnp.where(sign == 0, 1.0, sign)
+    mass = jnp.abs(jax.nn.sigmoid(sign * upper) - jax.nn.sigmoid(sign * lower))
+    return -jnp.log2(jnp.maximum(mass, MIN_LIKELIHOOD))
+
+
+def host_cumulative(params: dict[str, Any]):
+    """The cumulative as a float64 NumPy function of z [s, dims] (a column a dimension), for `tables_from_cdf`."""
+    params = {name: np.asarray(value, np.float64) for name, value in params.items()}
+
+    def cdf(z: np.ndarray) -> np.ndarray:
+        logits = cumulative_logits(params, np.ascontiguousarray(np.asarray(z, np.float64).T), np).T
+        return np.where(logits >= 0, 1.0, np.exp(np.minimum(logits, 0.0))) / (1.0 + np.exp(-np.abs(logits)))
+
+    return cdf

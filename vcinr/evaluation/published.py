@@ -1,0 +1,64 @@
+"""Rate-distortion tables from the literature, as data, each with its source and what it calls a rate."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib.resources
+import json
+
+# The data lie in the folder ``published`` beside this module.
+_FOLDER = importlib.resources.files("vcinr.evaluation").joinpath("published")
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One published rate-distortion curve.
+
+    codec, dataset: its names in `available`.
+    points: (rate, quality) in rising rate, as published.
+    source: repository and file, or paper and table, that the numbers were taken from.
+    rate_kind: what the source counted as rate; few count the bytes of a file, so no two kinds compare like with like.
+    unit_rate, unit_quality: "bpp" (bits a pixel or grid point) or "kbps"; "psnr_db".
+    exact: whether the numbers were tabulated, rather than read off a plot.
+    description: the source's own remarks.    split: which part of the data set, where the source says.
+    """
+
+    codec: str
+    dataset: str
+    points: tuple[tuple[float, float], ...]
+    source: str
+    rate_kind: str
+    unit_rate: str
+    unit_quality: str
+    exact: bool
+    description: str = ""
+    split: str = ""
+
+
+@functools.cache
+def available() -> tuple[tuple[str, str], ...]:
+    """All (codec, dataset) pairs that `load` knows, sorted."""
+    names = (entry.name.removesuffix(".json") for entry in _FOLDER.iterdir() if entry.name.endswith(".json"))
+    return tuple(sorted((codec, dataset) for codec, _, dataset in (name.rpartition("_") for name in names)))
+
+
+def load(codec: str, dataset: str) -> Curve:
+    """The published curve of a codec on a data set. Raises ValueError that names the nearest where there is none."""
+    if (codec, dataset) not in available():
+        raise ValueError(_unknown(codec, dataset))
+    data = json.loads(_FOLDER.joinpath(f"{codec}_{dataset}.json").read_text(encoding="utf-8"))
+    return Curve(**data | {"points": tuple((float(rate), float(quality)) for rate, quality in data["points"])})
+
+
+def _unknown(codec: str, dataset: str) -> str:
+    codecs = sorted({c for c, d in available() if d == dataset})
+    if not codecs:
+        datasets = sorted({d for _, d in available()})
+        nearest = difflib.get_close_matches(dataset, datasets, n=1)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        return f"no published curve on {dataset!r}: {hint}there are {', '.join(datasets)}"
+    nearest = difflib.get_close_matches(codec, codecs, n=1)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return f"no published curve of {codec!r} on {dataset}: {hint}there are {', '.join(codecs)}"

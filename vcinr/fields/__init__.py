@@ -1,0 +1,1 @@
+"""Fields f(x; θ, φ) and the modulations that make one field serve many signals."""

@@ -1,0 +1,154 @@
+"""Fields f(x; θ, φ): Flax modules that declare θ and hand it to the functions beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vcinr.fields import modulations, siren
+from vcinr.fields.siren import Layer
+from vcinr.fields.sine import SINES
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldConfig:
+    """A field and how the latent modulates it.
+
+    coord_dim, channels: of coordinates and values.     num_layers, width: sine layers and their units.
+    omega_0: frequency scale ω₀.                        latent_dim: length k of φ.
+    modulation: key of `FIELDS`.                        sine: key of `SINES`.
+    rank, gate_gain: of the low-rank gates.             hyper_width, hyper_depth: residual network from φ to U, V.
+    output_bias: where the output starts, ½ being the middle of [0, 1].
+    """
+
+    coord_dim: int = 2
+    channels: int = 3
+    num_layers: int = 5
+    width: int = 64
+    omega_0: float = 30.0
+    latent_dim: int = 64
+    modulation: str = "low_rank_gates"
+    sine: str = "fast"
+    rank: int = 4
+    gate_gain: float = 2.0
+    hyper_width: int = 128
+    hyper_depth: int = 2
+    output_bias: float = 0.5
+
+
+def _uniform(bound: float):
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class Siren(nn.Module):
+    """A SIREN's own layers; subclasses say how a latent changes them.
+
+    `layers` gives one signal's layers (once a signal), `__call__` evaluates them (once a chunk of coordinates).
+    """
+
+    config: FieldConfig
+
+    def setup(self):
+        c = self.config
+        self.base = [
+            (
+                self.param(f"kernel_{i}", _uniform(siren.kernel_bound(i, fan_in, c.omega_0)), (fan_in, fan_out)),
+                self.param(
+                    f"bias_{i}",
+                    _uniform(fan_in**-0.5) if i < c.num_layers else nn.initializers.constant(c.output_bias),
+                    (fan_out,),
+                ),
+            )
+            for i, (fan_in, fan_out) in enumerate(siren.layer_sizes(c.coord_dim, c.channels, c.num_layers, c.width))
+        ]
+
+    def layers(self, latent: Float[Array, " k"]) -> list[Layer]:
+        """The layers of the signal whose latent this is; here, for every latent, the shared ones."""
+        del latent
+        return self.base
+
+    def __call__(self, coords: Float[Array, "*n d"], latent: Float[Array, " k"]) -> Float[Array, "*n c"]:
+        """f(x; θ, φ) at coordinates in [-1, 1]."""
+        return evaluate(self.config, self.layers(latent), coords)
+
+
+class LatentShiftField(Siren):
+    """SIREN with shifts linear in the latent (COIN++, Functa)."""
+
+    def setup(self):
+        super().setup()
+        c = self.config
+        self.projection = self.param(
+            "projection", nn.initializers.variance_scaling(1.0 / c.omega_0**2, "fan_in", "normal"), (c.latent_dim, c.num_layers * c.width)
+        )
+
+    def layers(self, latent: Float[Array, " k"]) -> list[Layer]:
+        """Shared layers with their biases shifted."""
+        return modulations.latent_shifts(self.base, self.projection, latent)
+
+
+class ResidualNetwork(nn.Module):
+    """Pre-LayerNorm residual blocks on φ: h ← h + A gelu(B LayerNorm(h)) (Schwarz et al. 2023, figure 1a).
+
+    The embedding's bias has unit variance, so that LayerNorm at φ = 0 sees a vector of ordinary size: at a zero vector its
+    Jacobian would be about 1/√eps. The blocks' last kernels start at zero, hence every block at the identity.
+    """
+
+    width: int
+    depth: int
+
+    @nn.compact
+    def __call__(self, latent: Float[Array, " k"]) -> Float[Array, " h"]:
+        hidden = nn.Dense(self.width, bias_init=nn.initializers.normal(1.0), name="embed")(latent)
+        for i in range(self.depth):
+            update = nn.gelu(nn.Dense(self.width, name=f"expand_{i}")(nn.LayerNorm(name=f"norm_{i}")(hidden)))
+            hidden = hidden + nn.Dense(self.width, kernel_init=nn.initializers.zeros, name=f"contract_{i}")(update)
+        return nn.LayerNorm(name="norm_out")(hidden)
+
+
+class LowRankGateField(Siren):
+    """SIREN whose hidden layers are softly gated, sin(ω₀((gain · sigmoid(U Vᵀ) ⊙ W) h + b)), with U, V made from φ by a
+    residual network (Schwarz et al. 2023, section 3.1).
+
+    U's head starts small without a bias and V's with a bias of unit variance: gates start near neutral, yet U's gradient
+    does not vanish.
+    """
+
+    def setup(self):
+        super().setup()
+        c = self.config
+        shapes = siren.layer_sizes(c.coord_dim, c.channels, c.num_layers, c.width)[1:-1]
+        self.network = ResidualNetwork(c.hyper_width, c.hyper_depth)
+        small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
+        self.left_heads = [nn.Dense(fan_in * c.rank, use_bias=False, kernel_init=small) for fan_in, _ in shapes]
+        self.right_heads = [
+            nn.Dense(fan_out * c.rank, kernel_init=small, bias_init=nn.initializers.normal(1.0)) for _, fan_out in shapes
+        ]
+
+    def layers(self, latent: Float[Array, " k"]) -> list[Layer]:
+        """Shared layers with their kernels gated."""
+        c = self.config
+        features = self.network(latent)
+        left = [head(features).reshape(-1, c.rank) for head in self.left_heads]
+        right = [head(features).reshape(-1, c.rank) for head in self.right_heads]
+        return modulations.low_rank_gates(self.base, left, right, c.gate_gain)
+
+
+FIELDS = {"none": Siren, "latent_shifts": LatentShiftField, "low_rank_gates": LowRankGateField}
+
+
+def make_field(config: FieldConfig) -> Siren:
+    """The Flax module of a config. ValueError where the modulation or the sine is unknown."""
+    for key, table in ((config.modulation, FIELDS), (config.sine, SINES)):
+        if key not in table:
+            raise ValueError(f"unknown {key!r}; valid are {', '.join(sorted(table))}")
+    return FIELDS[config.modulation](config)
+
+
+def evaluate(config: FieldConfig, layers: list[Layer], coords: Float[Array, "*n d"]) -> Float[Array, "*n c"]:
+    """Values of the field that these layers make, at coordinates in [-1, 1]."""
+    return siren.apply(layers, coords, config.omega_0, SINES[config.sine])

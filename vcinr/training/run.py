@@ -1,0 +1,110 @@
+"""Training a codec: all its stages, in one workdir."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+
+from vcinr.codecs.codec import ExampleSource, Params, Stage
+from vcinr.training.environment import differences, environment, git_revision
+from vcinr.training.loop import run_stage
+from vcinr.training.progress import Progress
+from vcinr.trees import write_atomically
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What training asks of a codec."""
+
+    name: str
+    config: Any
+    modality: str
+    patch: tuple[int, ...]
+
+    def init(self, key: jax.Array) -> Params:
+        """Parameters before any training."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Training stages, in order."""
+
+
+def train(
+    codec: Trainable,
+    patches: ExampleSource,
+    *,
+    seed: int,
+    workdir: str | os.PathLike,
+    validation: ExampleSource | None = None,
+    config_json: str | None = None,
+    quiet: bool = False,
+) -> Params:
+    """Trains all stages of a codec and returns its parameters, as NumPy arrays.
+
+    workdir: gets ``started.json`` (config, codec, seed; time, versions, device and git revision of each start) and one
+        folder a stage; called again with the same arguments, training goes on where it stopped.
+    validation: held-out patches.   config_json: the resolved config of the caller, a JSON object.
+    Raises ValueError where the workdir belongs to a run with another config; what `run_stage` raises.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in 0 … 2^32 - 1, not {seed}")
+    names = [stage.name for stage in codec.stages()]
+    if len(set(names)) != len(names):
+        raise ValueError(f"stages of a codec need different names, they name folders: {names}")
+    if jax.process_index() == 0:
+        record_start(Path(workdir), describe(codec, seed, config_json))
+    params = jax.device_get(codec.init(jax.random.fold_in(jax.random.key(seed), 0)))
+    with Progress(quiet=quiet or jax.process_index() != 0) as progress:
+        for index, stage in enumerate(codec.stages()):
+            params = run_stage(
+                stage, params, patches, seed=seed, workdir=workdir, index=index, validation=validation, progress=progress
+            )
+    return params
+
+
+def describe(codec: Trainable, seed: int, config_json: str | None) -> dict[str, Any]:
+    """What makes two runs the same run, JSON-able."""
+    config = dataclasses.asdict(codec.config) if dataclasses.is_dataclass(codec.config) else codec.config
+    return {
+        "codec": codec.name,
+        "codec_config": json.loads(json.dumps(config)),
+        "modality": codec.modality,
+        "patch": list(codec.patch),
+        "seed": seed,
+        "config": json.loads(config_json) if config_json else None,
+    }
+
+
+def record_start(workdir: Path, run: Mapping[str, Any]) -> None:
+    """Adds this start to ``started.json``.
+
+    Raises ValueError where the file tells of another run, naming what differs.
+    """
+    path = workdir / "started.json"
+    starts = []
+    if path.exists():
+        before = json.loads(path.read_text())
+        other = differences(_flat(before["run"]), _flat(run))
+        if other:
+            details = ", ".join(f"{key}: {old!r} → {new!r}" for key, (old, new) in list(other.items())[:5])
+            raise ValueError(f"{workdir} holds a run with another config ({details}); give this one a workdir of its own")
+        starts = before["starts"]
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    starts.append({"time": now, "argv": sys.argv, "git_revision": git_revision(), "environment": environment()})
+    write_atomically(path, (json.dumps({"run": run, "starts": starts}, indent=2) + "\n").encode())
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -1,0 +1,76 @@
+"""What a training step carries from one step to the next: data only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from vcinr.codecs.codec import TrainingConfig
+
+HEALTHY, NON_FINITE, COLLAPSED = 0, 1, 2
+
+
+@flax.struct.dataclass
+class TrainState:
+    """One stage's state.
+
+    step: int32 [], updates made, skipped ones included.
+    params: what the stage trains.   opt_state: the optimiser's.
+    rng: uint32 key data; all randomness is folded from it, the attempt and the step.
+    aux: dict of
+        average: the parameter average (absent where it is switched off),
+        attempt: int32 [], rollbacks so far,     lr_scale: float32 [], multiplies every update,
+        smoothed_loss, best_loss: float32 [], the smoothed loss and its least value so far (inf before the first),
+        fault: int32 [], HEALTHY or what first went wrong,   fault_step: int32 [], in which update (counted from 1), or 0.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    rng: jax.Array
+    aux: dict[str, Any]
+
+    @property
+    def evaluated_params(self) -> Any:
+        """The parameters to evaluate and to keep: the average where there is one."""
+        return self.aux.get("average", self.params)
+
+
+def init_state(
+    config: TrainingConfig, optimiser: optax.GradientTransformation, params: Any, key: jax.Array, attempt: int = 0
+) -> TrainState:
+    """State before the first update. params: the stage's trainable tree. key: typed or raw PRNG key."""
+    params = jax.tree.map(jnp.array, params)
+    aux = {
+        "attempt": jnp.int32(attempt),
+        "lr_scale": jnp.float32(config.rollback_lr_factor**attempt),
+        "smoothed_loss": jnp.float32(0),
+        "best_loss": jnp.float32(jnp.inf),
+        "fault": jnp.int32(HEALTHY),
+        "fault_step": jnp.int32(0),
+    }
+    if config.average_decay > 0:
+        aux["average"] = jax.tree.map(jnp.array, params)
+    rng = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return TrainState(step=jnp.int32(0), params=params, opt_state=optimiser.init(params), rng=rng, aux=aux)
+
+
+def with_attempt(config: TrainingConfig, state: TrainState, attempt: int) -> TrainState:
+    """The state as its next attempt starts: other randomness, a lower outer rate."""
+    scale = jnp.float32(config.rollback_lr_factor**attempt)
+    return state.replace(aux={**state.aux, "attempt": jnp.int32(attempt), "lr_scale": scale})
+
+
+def step_key(state: TrainState) -> jax.Array:
+    """Key of the coming update: fold_in(fold_in(rng, attempt), step)."""
+    key = jax.random.wrap_key_data(state.rng)
+    return jax.random.fold_in(jax.random.fold_in(key, state.aux["attempt"]), state.step)
+
+
+def ramped_decay(average_decay: float, step: jax.Array) -> jax.Array:
+    """Decay of the parameter average in update `step` (from 0): min(average_decay, (1 + t) / (10 + t))."""
+    return jnp.minimum(average_decay, (1 + step) / (10 + step))

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--manual_dir", help="folder with a stock set's files, downloaded by hand")
     parser.add_argument("--path", help="folder of pictures (dataset 'folder')")
     parser.add_argument("--background", help="colour to composite transparent pictures over (dataset 'folder')")
-    parser.add_argument("--eight_bit", "--eight-bit", action="store_true", help="reduce 16-bit pictures to 8 bits (dataset 'folder')")
+    parser.add_argument("--eight-bit", "--eight_bit", action="store_true", help="reduce 16-bit pictures to 8 bits ('folder')")
     args = parser.parse_args(argv)
     options = {"path": args.path, "background": args.background, "eight_bit": args.eight_bit}
     try:

@@ -20,9 +20,11 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatabl
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache_home(tmp_path_factory):
-    """Caches of programs that tests start are the session's own, neither found nor left in the home folder."""
+def _nothing_of_the_users(tmp_path_factory):
+    """Caches are the session's own, neither found nor left in the home folder, and no models of the user's are found."""
     with pytest.MonkeyPatch.context() as patch:
+        for name in ("VCINR_CACHE", "VCINR_MODELS"):
+            patch.delenv(name, raising=False)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 

@@ -89,10 +89,32 @@ def test_continuous_integration_is_executable():
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-def run(*command, cwd, **kwargs):
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    command = [str(word) for word in command]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, **{"timeout": 900, **kwargs})
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("JAX=cuda11", "JAX=cuda11 is unknown; valid: cpu, cuda12, cuda13"),
+        ("PYTHON=no-such-python", "needs Python 3.11 or newer; 'no-such-python' is not a working Python"),
+        ("PYTHON=./old", "needs Python 3.11 or newer; './old' is Python 3.9"),
+    ],
+)
+def test_setup_names_what_is_wrong_before_it_makes_anything(tmp_path, setting, complaint):
+    for each in ("Makefile", "setup.py", "constraints.txt"):
+        shutil.copy(ROOT / each, tmp_path)
+    old = tmp_path / "old"
+    old.write_text("#!/bin/sh\ncase \"$2\" in *print*) echo 3.9;; *) exit 1;; esac\n")
+    old.chmod(0o755)
+    done = run("make", "demo", setting, cwd=tmp_path)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def run(*command, cwd):
+    """A program that knows nothing of this checkout, of its environment, or of the make that may have started the tests."""
+    foreign = {"PYTHONPATH", "VIRTUAL_ENV", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL", "PYTHON", "JAX"}
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    return subprocess.run([str(word) for word in command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
 
 
 def checked(*command, cwd):

@@ -60,9 +60,10 @@ def axis_mean(tree: Any) -> Any:
 
 
 def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
-    """The tree on every device; with several processes all must pass the same values, and JAX checks it."""
+    """A copy of the tree on every device; with several processes all must pass the same values, and JAX checks it."""
     mesh = all_devices_mesh() if mesh is None else mesh
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    # Never an alias: a replicated state is donated, which would delete the original.
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()), may_alias=False)
 
 
 def local_rows(size: int, mesh: Mesh | None = None) -> slice:

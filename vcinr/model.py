@@ -75,9 +75,9 @@ class Model:
         """All signals of a container."""
         return [self._modality.denormalise(values) for values in self._decode_values([data], max_pixels, single=False)]
 
-    def decode_values(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-        """The signal of a file in normalised units, float32 [*shape, c], neither clipped nor rounded."""
-        return self._decode_values([data], max_pixels, single=True)[0]
+    def decode_values_batch(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS) -> list[np.ndarray]:
+        """The signals of many files in normalised units, float32 [*shape, c], neither clipped nor rounded."""
+        return self._decode_values(files, max_pixels, single=True)
 
     def read_codes(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, list[Code], list[Grid]]:
         """(point, codes, grids) of a file: its symbols, checked against its CRC. BitstreamError as for `decode`."""

@@ -12,7 +12,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-_DTYPES = frozenset("float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool".split())
+_DTYPES = frozenset(
+    ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
+)
 _MAX_DEPTH = 64
 
 
@@ -31,7 +33,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def save_tree(path: str | os.PathLike, tree: dict[str, Any]) -> None:
+def save_tree(path: str | os.PathLike, tree: Any) -> None:
     """Writes nested dicts and lists of arrays as a safetensors file, atomically.
 
     tree: dict with string keys without "/"; leaves are NumPy or JAX arrays of a real dtype. Tensors are named by their

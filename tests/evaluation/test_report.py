@@ -60,7 +60,7 @@ def test_tables_hold_the_numbers_and_dashes_where_there_are_none():
     report.print_table(rows, "a title", Console(file=stream, width=200))
     text = stream.getvalue()
     assert "a title" in text
-    assert "bpp_estimated" in text
+    assert "estimated" in text
     assert "24.00" in text
     assert "step24" in text
 
@@ -111,3 +111,14 @@ def test_the_command_says_what_is_missing(tmp_path, capsys):
     assert results.main(["--folder", str(tmp_path), "--out", str(tmp_path / "out.md")]) == 1
     assert "no measured points" in capsys.readouterr().err
     assert not (tmp_path / "out.md").exists()
+
+
+def test_a_terminal_of_80_columns_cuts_no_number():
+    rows = points("klt", name="step24", label="klt (a long name)") + points("jpeg", overhead=5.0, quality=95)
+    stream = io.StringIO()
+    report.print_table(rows, console=Console(file=stream, width=80))
+    text = stream.getvalue()
+    assert "…" not in text
+    for number in ("524.8", "9.000", "4.010", "3.990", "36.00", "step24"):
+        assert number in text
+    assert max(len(line) for line in text.splitlines()) <= 80

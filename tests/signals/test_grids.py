@@ -14,7 +14,8 @@ def test_half_pixel_centres_in_row_major_order():
 @pytest.mark.parametrize("shape", [(1,), (7,), (32, 32), (5, 3, 2), (1, 1)])
 def test_symmetric_inside_the_cube_and_evenly_spaced(shape):
     grid = pixel_grid(shape)
-    assert grid.shape == (np.prod(shape), len(shape)) and grid.dtype == np.float32
+    assert grid.shape == (np.prod(shape), len(shape))
+    assert grid.dtype == np.float32
     assert np.abs(grid).max() < 1
     np.testing.assert_allclose(grid, -grid[::-1], atol=1e-7)
     cube = grid.reshape(*shape, len(shape))

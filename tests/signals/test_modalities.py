@@ -15,7 +15,9 @@ def test_rows_are_keyed_by_their_names():
 def test_every_8_bit_value_returns_and_the_ends_are_exact():
     raw = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(PICTURE.channels, axis=-1)
     values = PICTURE.normalise(raw)
-    assert values.dtype == np.float32 and values.min() == 0 and values.max() == 1
+    assert values.dtype == np.float32
+    assert values.min() == 0
+    assert values.max() == 1
     assert values.ndim - 1 == PICTURE.coord_dim
     np.testing.assert_array_equal(PICTURE.denormalise(values), raw)
     assert PICTURE.peak == 255

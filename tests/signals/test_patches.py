@@ -29,7 +29,8 @@ def test_join_undoes_split_and_the_mask_counts_the_samples(case):
     shape, patch = case
     array = numbered(shape)
     patches, mask = split(array, patch), patch_mask(shape, patch)
-    assert patches.shape == (Grid(shape, patch).num_patches, *patch, 2) and mask.shape == patches.shape[:-1]
+    assert patches.shape == (Grid(shape, patch).num_patches, *patch, 2)
+    assert mask.shape == patches.shape[:-1]
     np.testing.assert_array_equal(join(patches, shape), array)
     # Inside the mask stands every sample exactly once.
     np.testing.assert_array_equal(np.sort(patches[mask == 1].ravel()), np.sort(array.ravel()))
@@ -47,7 +48,8 @@ def test_a_signal_is_joined_again_and_weighs_only_its_samples(case):
     if all(n % q == 0 for n, q in zip(shape, patch, strict=True)):
         assert signal.weight is None
     else:
-        assert signal.weight.shape == signal.values.shape[:2] and signal.weight.sum() == math.prod(shape)
+        assert signal.weight.shape == signal.values.shape[:2]
+        assert signal.weight.sum() == math.prod(shape)
         np.testing.assert_allclose((signal.weight[..., None] * signal.values).sum(), array.sum(), rtol=1e-6)
 
 
@@ -69,7 +71,8 @@ def test_the_joined_array_is_its_own():
     patches = split(numbered((4, 4)), (4, 4))
     whole = join(patches, (3, 3))
     patches[:] = -1
-    assert whole.min() >= 0 and whole.flags.c_contiguous
+    assert whole.min() >= 0
+    assert whole.flags.c_contiguous
 
 
 def test_wrong_shapes_are_refused():

@@ -51,15 +51,16 @@ def test_gradient_is_the_plain_one():
     stage = fakes.maml_stage(dataclasses.replace(fakes.CONFIG, microbatch=2))
     trainable, batch, key = fakes.maml_init(jax.random.key(1), None, None), _batch(0), jax.random.key(7)
 
+    keys = jnp.stack([jax.random.fold_in(key, i) for i in range(8)])
+
     def plain(trainable):
-        losses = [fakes.maml_loss(trainable, {}, {"values": v}, jax.random.fold_in(key, i))[0] for i, v in enumerate(batch["values"])]
-        return sum(losses) / len(losses)
+        return jnp.mean(jax.vmap(lambda v, k: fakes.maml_loss(trainable, {}, {"values": v}, k)[0])(batch["values"], keys))
 
     def accumulated(trainable, batch):
         return stages.mean_gradient(stage, trainable, {}, batch, key)[0]
 
     found = devices.pmapped(accumulated, (None, 0), None)(trainable, batch)
-    for name, expected in jax.grad(plain)(trainable).items():
+    for name, expected in jax.jit(jax.grad(plain))(trainable).items():
         np.testing.assert_allclose(found[name], expected, rtol=2e-5, atol=1e-6)
 
 
@@ -71,19 +72,18 @@ def test_microbatch_size(share, microbatch, size):
 def test_microbatches_are_the_whole_batch_in_float64():
     with jax.enable_x64(True):
         ends = []
-        for microbatch in (0, 1, 4):
+        for microbatch in (0, 2):
             config = dataclasses.replace(fakes.CONFIG, microbatch=microbatch)
             stage = fakes.maml_stage(config)
             trainable = jax.tree.map(lambda x: x.astype(jnp.float64), fakes.maml_init(jax.random.key(1), None, None))
             state, step, frozen = _start(stage, trainable)
-            for index in range(5):
+            for index in range(3):
                 values = fakes.Patches(np.float64).batch(np.random.default_rng(index), 8)
                 state, metrics = step(state, frozen, values)
             assert metrics["loss"].dtype == jnp.float64
             ends.append(jax.device_get(state.params))
-        for other in ends[1:]:
-            for name, expected in ends[0].items():
-                np.testing.assert_allclose(other[name], expected, rtol=1e-10)
+        for name, expected in ends[0].items():
+            np.testing.assert_allclose(ends[1][name], expected, rtol=1e-10)
 
 
 def test_memory_grows_with_neither_batch_nor_microbatches():

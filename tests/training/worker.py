@@ -32,12 +32,13 @@ def five_steps(out: str) -> None:
         return devices.shard_batch({"values": values[rows]}, mesh)
 
     def latents(trainable, batch):
-        return jax.lax.all_gather(jax.vmap(lambda v: fakes.adapt(trainable, {"values": v}, key)[0])(batch["values"]), devices.AXIS)
+        own = jax.vmap(lambda values: fakes.adapt(trainable, {"values": values}, key)[0])(batch["values"])
+        return jax.lax.all_gather(own, devices.AXIS, tiled=True)
 
     def gradient(trainable, frozen, batch):
         return stages.mean_gradient(stage, trainable, frozen, batch, key)[0]
 
-    found = {"latents": devices.pmapped(latents, (None, 0), None)(current.params, batch(0)).addressable_data(0).reshape(-1, 4)}
+    found = {"latents": devices.pmapped(latents, (None, 0), None)(current.params, batch(0)).addressable_data(0)}
     gradients = devices.pmapped(gradient, (None, None, 0), None)(current.params, frozen, batch(0))
     step = stages.make_step(stage, optimiser, mesh)
     for index in range(config.num_steps):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -59,6 +59,7 @@ class TrainingConfig:
     checkpoint_every: int = 200
 
 
+@runtime_checkable
 class ExampleSource(Protocol):
     """Training examples, drawn by a NumPy generator so that a batch depends on the step alone."""
 
@@ -91,6 +92,7 @@ class Stage:
     evaluate: Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]] | None = None
 
 
+@runtime_checkable
 class Codec(Protocol):
     """A composition of field, adaptation, quantiser and entropy coder.
 

@@ -14,7 +14,7 @@ MIN_LIKELIHOOD = 1e-9
 """Probabilities are bounded from below by this, so that bits stay finite."""
 
 
-def init(key: jax.Array, scale: jax.Array | float, dims: int) -> dict[str, Any]:
+def init(key: jax.Array, scale: jax.Array | np.ndarray | float, dims: int) -> dict[str, Any]:
     """Parameters of ``dims`` cumulatives that start as logistic functions around zero.
 
     scale: [dims] or a number; the logistic's scale s, its standard deviation being s π/√3.

@@ -79,7 +79,8 @@ def _measure_point(
     together = model.decode_together(container)
     differences = _count_differences(decoded, together)
     report(3, "container written and decoded")
-    float_mses = [mean_squared_error(p, model.decode_values(data)) for p, data in zip(pictures, files, strict=True)]
+    floats = model.decode_values_batch(files)
+    float_mses = [mean_squared_error(picture, values) for picture, values in zip(pictures, floats, strict=True)]
     payload_bytes = [model.payload_bytes(data) for data in files]
     estimated_bits = [model.estimated_bits(data) for data in files]
     report(4, "rates and floats measured")

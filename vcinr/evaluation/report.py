@@ -41,6 +41,8 @@ POINT_KEYS = (
 )
 PACKAGES = ("vcinr", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "constriction", "pillow")
 
+CLASSICAL = ("jpeg", "jpeg2000")
+
 # Which published data set a measured one is compared with, and whose curves there.
 COMPARED = {
     "cifar10": ("cifar10", ("coinpp", "recombiner")),
@@ -65,6 +67,7 @@ COLUMNS = (
     ("float", ("psnr_float_db",), ".2f"),
     ("model bytes", ("model_bytes",), ",d"),
 )
+NARROW, WIDE = 8, 120
 
 PREAMBLE = """# Results
 
@@ -153,23 +156,29 @@ def load_runs(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
 
 
 def print_table(points: Sequence[Mapping[str, Any]], title: str = "", console: Console | None = None) -> None:
-    """Prints measured points as a table; columns that are empty for all of them are left out."""
-    headings, rows = _cells(points)
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    """Prints measured points as a table; columns that are empty for all of them are left out.
+
+    A console of less than `WIDE` columns, such as a plain terminal, gets the first `NARROW` columns of the table only, so that no
+    number is cut.
+    """
+    console = console or Console()
+    headings, rows = _cells(points, COLUMNS if console.width >= WIDE else COLUMNS[:NARROW])
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", padding=0)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+        heading = heading.replace("bpp_", "bpp_\n").replace("/ ", "/\n").replace("PSNR ", "PSNR\n")
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index > 0, vertical="bottom")
     previous = None
     for row in rows:
         if previous is not None and row[0] != previous:
             table.add_section()
         previous = row[0]
         table.add_row(*row)
-    (console or Console()).print(table)
+    console.print(table)
 
 
 def markdown_table(points: Sequence[Mapping[str, Any]]) -> str:
     """Measured points as a Markdown table; columns that are empty for all of them are left out."""
-    headings, rows = _cells(points)
+    headings, rows = _cells(points, COLUMNS)
     return _markdown([f"`{name}`" if name.startswith("bpp") else name for name in headings], rows)
 
 
@@ -245,9 +254,10 @@ def _section(
         f"![Rate against quality on {dataset}, {split}]({link})",
         markdown_table(ordered),
     ]
-    if curves:
+    learned = [row for row in points if row["codec"] not in CLASSICAL]
+    if curves and learned:
         for rate in ("bpp_payload", "bpp_file"):
-            parts += [f"### Beside published curves, at equal `{rate}`", comparison_table(points, curves, rate)]
+            parts += [f"### Beside published curves, at equal `{rate}`", comparison_table(learned, curves, rate)]
         parts.append(f"In brackets: how far the measured point lies above the curve, in dB. {REMARKS.get(dataset, '')}".strip())
         parts.append("\n".join(f"* {display_name(c.codec)}: rate is {c.rate_kind}. Source: {c.source}." for c in curves))
     parts += ["### BD-rate at `bpp_payload`", bd_table(points, curves, "bpp_payload")]
@@ -255,7 +265,7 @@ def _section(
         "Rate needed beyond (+) or below (−) the column's at equal PSNR; – where curves share no quality or do not rise."
     )
     parts.append("### How it was measured")
-    parts += [_provenance(stem, runs[stem]) for stem in dict.fromkeys(row["run"] for row in points)]
+    parts.append("\n".join(_provenance(stem, runs[stem]) for stem in dict.fromkeys(row["run"] for row in points)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -280,15 +290,17 @@ def _counts(points: Sequence[Mapping[str, Any]]) -> str:
     return " or ".join(str(count) for count in sorted({row["num_signals"] for row in points})) + " signals"
 
 
-def _cells(points: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def _cells(
+    points: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, tuple[str, ...], str]]
+) -> tuple[list[str], list[list[str]]]:
     table = []
-    for heading, keys, spec in COLUMNS:
+    for heading, keys, spec in columns:
         values = [next((row[key] for key in keys if row.get(key) is not None), None) for row in points]
         if any(value is not None for value in values):
             table.append((heading, [_cell(value, spec) for value in values]))
     labels = [display_name(row.get("label", row["codec"])) for row in points]
-    columns = [labels, *(column for _, column in table[1:])]
-    return [heading for heading, _ in table], [list(row) for row in zip(*columns, strict=True)]
+    cells = [labels, *(column for _, column in table[1:])]
+    return [heading for heading, _ in table], [list(row) for row in zip(*cells, strict=True)]
 
 
 def _cell(value: Any, spec: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -66,7 +67,7 @@ class Siren(nn.Module):
             for i, (fan_in, fan_out) in enumerate(siren.layer_sizes(c.coord_dim, c.channels, c.num_layers, c.width))
         ]
 
-    def layers(self, latent: Float[Array, " k"]) -> list[Layer]:
+    def layers(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
         """The layers of the signal whose latent this is; here, for every latent, the shared ones."""
         del latent
         return self.base
@@ -86,7 +87,7 @@ class LatentShiftField(Siren):
             "projection", nn.initializers.variance_scaling(1.0 / c.omega_0**2, "fan_in", "normal"), (c.latent_dim, c.num_layers * c.width)
         )
 
-    def layers(self, latent: Float[Array, " k"]) -> list[Layer]:
+    def layers(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
         """Shared layers with their biases shifted."""
         return modulations.latent_shifts(self.base, self.projection, latent)
 
@@ -129,7 +130,7 @@ class LowRankGateField(Siren):
             nn.Dense(fan_out * c.rank, kernel_init=small, bias_init=nn.initializers.normal(1.0)) for _, fan_out in shapes
         ]
 
-    def layers(self, latent: Float[Array, " k"]) -> list[Layer]:
+    def layers(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
         """Shared layers with their kernels gated."""
         c = self.config
         features = self.network(latent)
@@ -149,6 +150,6 @@ def make_field(config: FieldConfig) -> Siren:
     return FIELDS[config.modulation](config)
 
 
-def evaluate(config: FieldConfig, layers: list[Layer], coords: Float[Array, "*n d"]) -> Float[Array, "*n c"]:
+def evaluate(config: FieldConfig, layers: Sequence[Layer], coords: Float[Array, "*n d"]) -> Float[Array, "*n c"]:
     """Values of the field that these layers make, at coordinates in [-1, 1]."""
     return siren.apply(layers, coords, config.omega_0, SINES[config.sine])

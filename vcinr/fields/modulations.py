@@ -13,13 +13,13 @@ from jaxtyping import Array, Float
 from vcinr.fields.siren import Layer
 
 
-def shifts(layers: Sequence[Layer], offsets: Sequence[jax.Array]) -> list[Layer]:
+def shifts(layers: Sequence[Layer], offsets: Sequence[jax.Array]) -> Sequence[Layer]:
     """b' = b + s for the first ``len(offsets)`` layers; s is [width] each (Perez et al. 2018; Dupont et al. 2022, section 3.1)."""
     shifted = [(kernel, bias + offset) for (kernel, bias), offset in zip(layers, offsets, strict=False)]
     return shifted + list(layers[len(offsets) :])
 
 
-def latent_shifts(layers: Sequence[Layer], projection: Float[Array, "k total"], latent: Float[Array, " k"]) -> list[Layer]:
+def latent_shifts(layers: Sequence[Layer], projection: Float[Array, "k total"], latent: Float[Array, " k"]) -> Sequence[Layer]:
     """Shifts of all sine layers as one linear map of the latent (COIN++, Dupont et al. 2022, section 3.1)."""
     flat = latent @ projection
     offsets, start = [], 0
@@ -34,7 +34,7 @@ def low_rank_gates(
     left: Sequence[Float[Array, "fan_in r"]],
     right: Sequence[Float[Array, "fan_out r"]],
     gain: float = 2.0,
-) -> list[Layer]:
+) -> Sequence[Layer]:
     """W' = gain · sigmoid(U Vᵀ) ⊙ W for the sine layers after the first, which stays ungated (Schwarz et al. 2023, section 3.1).
 
     left, right: U and V of layers 1, 2, …; a gain of 2 makes the neutral gate, sigmoid(0) = ½, leave W as it is.

@@ -159,8 +159,9 @@ def prepare(
         try:
             _prepare_stock(place.row, place.data_dir, manual_dir, progress)
         except Exception as error:  # Whatever a download, a checksum or an archive may raise.
-            reason = f"preparing it failed ({type(error).__name__}: {error}); --manual_dir takes files downloaded by hand"
-            raise place.missing(reason) from error
+            reason = f"dataset {name!r}: preparing it failed ({type(error).__name__}: {error})"
+            mend = f"{place.command} --manual_dir DIR  # the folder that holds its files, downloaded by hand"
+            raise DatasetMissing(f"{reason}; run\n    {mend}") from error
         builder = place.prepared()
     else:
         builder = place.own_builder(progress)
@@ -187,7 +188,9 @@ def load_split(name: str, split: str, data_dir: str | None = None, **options: An
         raise place.missing("it is not prepared")
     expression = _present(row.splits[split], builder)
     if not expression:
-        raise DatasetMissing(f"dataset {name!r} in {builder.data_path} has no picture in its split {split!r}: {place.counts(builder)}")
+        raise DatasetMissing(
+            f"dataset {name!r} in {builder.data_path} has no picture in its split {split!r}: {place.counts(builder)}"
+        )
     import tensorflow_datasets as tfds
 
     # `Pictures` decodes the one that it is asked for.
@@ -213,8 +216,10 @@ class _Place:
         self.options = {key: value for key, value in options.items() if value not in (None, False)}
         valid = ("path", "background", "eight_bit") if row.name == "folder" else ()
         for key in self.options:
+            if not valid:
+                raise ValueError(f"dataset {row.name!r} takes no option {key!r}; only 'folder' does")
             if key not in valid:
-                raise ValueError(_unknown("option of 'folder'", key, valid) if valid else f"dataset {row.name!r} takes no option {key!r}")
+                raise ValueError(_unknown("option of 'folder'", key, valid))
         if row.name == "folder" and "path" not in self.options:
             raise ValueError("dataset 'folder' needs path=…, the folder that holds the pictures")
 
@@ -230,14 +235,19 @@ class _Place:
         root = os.environ.get(DATA_VARIABLE)
         return pathlib.Path(root) / self.row.source if root else None
 
-    def missing(self, reason: str) -> DatasetMissing:
-        """The error that names what to install or export, and the command that prepares this set here."""
+    @property
+    def command(self) -> str:
+        """The command that prepares this set here."""
         words = [PREPARE, self.row.name]
         if self.data_dir and self.data_dir != os.environ.get(DATASETS_DIR_VARIABLE):
             words += ["--data_dir", shlex.quote(str(self.data_dir))]
         for key, value in self.options.items():
             words += [f"--{key}"] if value is True else [f"--{key}", shlex.quote(str(value))]
-        commands = [command for command in (self.row.environment, " ".join(words)) if command]
+        return " ".join(words)
+
+    def missing(self, reason: str) -> DatasetMissing:
+        """The error that names what to install or export, and the command that prepares this set here."""
+        commands = [command for command in (self.row.environment, self.command) if command]
         return DatasetMissing("\n    ".join([f"dataset {self.row.name!r}: {reason}; run", *commands]))
 
     def own_builder(self, progress: bool):

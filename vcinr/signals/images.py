@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pathlib
 import re
-from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,7 +23,7 @@ class ImageError(ValueError):
 
 
 def read_image(
-    path_or_file: str | os.PathLike | IO[bytes],
+    path_or_file: str | os.PathLike | io.BufferedIOBase,
     background: str | None = None,
     eight_bit: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -64,13 +64,15 @@ def write_image(path: str | os.PathLike, picture: np.ndarray) -> None:
     """
     suffix = pathlib.Path(path).suffix.lower()
     if suffix not in LOSSLESS_SUFFIXES:
-        raise ImageError(f"{os.fspath(path)}: decoded pictures are written as {', '.join(LOSSLESS_SUFFIXES)}, which keep every value")
+        raise ImageError(
+            f"{os.fspath(path)}: decoded pictures are written as {', '.join(LOSSLESS_SUFFIXES)}, which keep every value"
+        )
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
         raise ImageError(f"a picture to write is uint8 [h, w, 3], not {picture.dtype} {list(picture.shape)}")
     Image.fromarray(picture).save(path)
 
 
-def _read(file: IO[bytes], background: str | None, eight_bit: bool, max_pixels: int) -> np.ndarray:
+def _read(file: io.BufferedIOBase, background: str | None, eight_bit: bool, max_pixels: int) -> np.ndarray:
     colour = None if background is None else _colour(background)
     try:
         image = Image.open(file)
@@ -85,7 +87,9 @@ def _read(file: IO[bytes], background: str | None, eight_bit: bool, max_pixels: 
         if width < 1 or height < 1:
             raise ImageError(f"{width}x{height} has no pixels")
         if width * height > max_pixels:
-            raise ImageError(f"{width}x{height} pixels are more than the limit of {max_pixels}; raise it (--max-pixels) if you trust it")
+            raise ImageError(
+                f"{width}x{height} pixels are more than the limit of {max_pixels}; raise --max-pixels if you trust it"
+            )
         # Before decoding, which clears the list of tiles.
         depth = _bits_per_channel(image)
         try:
@@ -121,7 +125,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image, depth: int, background: np.ndarray | None, eight_bit: bool) -> np.ndarray:
     if image.mode in ("CMYK", "LAB", "HSV"):
-        raise ImageError(f"is {image.mode}; convert it to RGB with its colour profile first, e.g. magick IN -colorspace sRGB OUT.png")
+        raise ImageError(f"is {image.mode}; convert it to RGB by its colour profile first (magick IN -colorspace sRGB OUT.png)")
     if image.mode == "F":
         raise ImageError("holds floating-point values; scale them to 0..255 and save as 8-bit PNG")
     if image.mode in _INTEGER_MODES and depth != 16:

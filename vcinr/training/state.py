@@ -16,7 +16,7 @@ HEALTHY, NON_FINITE, COLLAPSED = 0, 1, 2
 
 @flax.struct.dataclass
 class TrainState:
-    """One stage's state.
+    """One stage's state; leaves are arrays, or what JAX puts in their place while it traces and transforms.
 
     step: int32 [], updates made, skipped ones included.
     params: what the stage trains.   opt_state: the optimiser's.
@@ -28,10 +28,10 @@ class TrainState:
         fault: int32 [], HEALTHY or what first went wrong,   fault_step: int32 [], in which update (counted from 1), or 0.
     """
 
-    step: jax.Array
+    step: Any
     params: Any
     opt_state: Any
-    rng: jax.Array
+    rng: Any
     aux: dict[str, Any]
 
     @property

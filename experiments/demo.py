@@ -1,0 +1,118 @@
+"""The whole of it in minutes: train, write files, read them back in another process, show rate against quality.
+
+    python -m experiments.demo [--out=out/demo]        (what `make demo` runs)
+
+Trains `configs/vc_inr.py:demo` and `configs/klt.py:demo` on tiles of photographs that scikit-image carries, then measures both,
+JPEG and JPEG 2000 on tiles of other photographs. Exits with status 1 where rate does not rise with λ, or where
+another process decodes anything else than this one. A demo that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from PIL import Image
+
+from configs import klt, vc_inr
+from experiments import data
+from experiments.train import train
+from vcinr.evaluation.classical import measure_jpeg, measure_jpeg2000
+from vcinr.evaluation.measure import measure
+from vcinr.evaluation.plots import Reconstruction, plot_rd, plot_reconstructions
+from vcinr.evaluation.report import print_table
+from vcinr.model import Model
+from vcinr.signals.datasets import prepare
+from vcinr.trees import write_atomically
+
+_OUT = flags.DEFINE_string("out", "out/demo", "Where everything is written; a finished demo there is done afresh.")
+
+SHOWN = 6
+"""Tiles in the picture of reconstructions."""
+
+
+def demo(out: Path) -> None:
+    """Runs the demo in a folder. RuntimeError where something that must hold does not."""
+    started = time.time()
+    if (out / "rd.json").exists():
+        shutil.rmtree(out)
+    prepare("demo")
+    configs = {"klt": klt.get_config("demo"), "vc_inr": vc_inr.get_config("demo")}
+    models = {name: train(config, out / name) for name, config in configs.items()}
+    tiles = data.pictures(configs["vc_inr"], "test")
+    print(f"\n{len(tiles)} test tiles of 32×32, from pictures that no training has seen", flush=True)
+    rows = []
+    for name, model in models.items():
+        rows += measure(model, tiles, "demo", "test")
+        check_other_process(model, tiles, out / name)
+    rows += measure_jpeg(tiles, "demo", "test", (20, 50, 80)) + measure_jpeg2000(tiles, "demo", "test", (24, 28, 32))
+    write_atomically(out / "rd.json", (json.dumps(rows, indent=1) + "\n").encode())
+    print_table(rows, "Rate and quality on the test tiles (bpp_file: all bytes; bpp_payload: without headers)")
+    plot_rd(rows, out / "rd.png", title="32×32 tiles of coffee and chelsea")
+    shown = [tiles[i] for i in np.linspace(0, len(tiles) - 1, SHOWN).round().astype(int)]
+    draw(models["vc_inr"], shown, out / "reconstructions.png")
+    print(f"{out}/rd.json, rd.png and reconstructions.png written; {time.time() - started:.0f} s in all")
+    check_order([row for row in rows if row["codec"] == "vc_inr"])
+
+
+def check_other_process(model: Model, tiles: list[np.ndarray], folder: Path) -> None:
+    """Writes every point's files and has another process decode them, from the files and the model's folder alone."""
+    files, pictures = folder / "files", folder / "decoded"
+    shutil.rmtree(pictures, ignore_errors=True)
+    files.mkdir(exist_ok=True)
+    expected = {}
+    for point in range(len(model.points)):
+        encoded = model.encode_batch(tiles, point)
+        for i, (content, decoded) in enumerate(zip(encoded, model.decode_batch(encoded), strict=True)):
+            path = files / f"point{point}_tile{i:03d}.vcinr"
+            path.write_bytes(content)
+            expected[path] = decoded
+    command = [sys.executable, "-m", "vcinr.cli", "decode", *map(str, expected), "--out", str(pictures)]
+    subprocess.run([*command, "--model", str(folder / "model")], check=True)
+    for path, decoded in expected.items():
+        other = np.asarray(Image.open(pictures / f"{path.stem}.png"))
+        # The symbols are equal (the checksum says so); a value on the edge between two 8-bit steps may round either way.
+        if np.abs(other.astype(int) - decoded).max() > 1:
+            raise RuntimeError(f"{path} decodes to another picture in another process")
+    print(f"{model.codec.name}: {len(expected)} files decoded in another process, to the same pictures", flush=True)
+
+
+def check_order(rows: list[dict]) -> None:
+    """RuntimeError where rate does not rise with λ."""
+    rows = sorted(rows, key=lambda row: row["lambda"])
+    for low, high in zip(rows[:-1], rows[1:], strict=True):
+        if not high["bpp_file"] > low["bpp_file"]:
+            raise RuntimeError(
+                f"rate does not rise with λ: {low['bpp_file']:.3f} bpp at {low['lambda']:g}, {high['bpp_file']:.3f} at {high['lambda']:g}"
+            )
+
+
+def draw(model: Model, tiles: list[np.ndarray], path: Path) -> None:
+    """Original, decoded and error of some tiles at the model's finest point."""
+    point = len(model.points) - 1
+    files = model.encode_batch(tiles, point)
+    rows = [
+        Reconstruction(tile, decoded, 8 * len(content) / (tile.shape[0] * tile.shape[1]), f"tile {i}")
+        for i, (tile, content, decoded) in enumerate(zip(tiles, files, model.decode_batch(files), strict=True))
+    ]
+    plot_reconstructions(rows, path, f"VC-INR, point {point}")
+
+
+def main(argv):
+    """Command line; see the module."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected {' '.join(argv[1:])}")
+    try:
+        demo(Path(_OUT.value))
+    except RuntimeError as error:
+        sys.exit(f"demo: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)

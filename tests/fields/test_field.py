@@ -1,0 +1,104 @@
+"""SIREN, its modulations, and the fields that declare them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vcinr.fields import modulations, siren
+from vcinr.fields.field import FieldConfig, evaluate, make_field
+from vcinr.signals.grids import pixel_grid
+
+SMALL = dict(num_layers=4, width=128, latent_dim=16, hyper_width=64, hyper_depth=2)
+
+
+def started(config, seed=0):
+    field = make_field(config)
+    return field, field.init(jax.random.key(seed), jnp.zeros((1, 2)), jnp.zeros(config.latent_dim))
+
+
+def layers_of(field, variables, latent):
+    return field.apply(variables, latent, method="layers")
+
+
+def test_siren_by_hand():
+    layers = [(jnp.array([[1.0, 0.5]]), jnp.array([0.1, -0.2])), (jnp.array([[2.0], [-1.0]]), jnp.array([0.25]))]
+    x = 0.3
+    expected = 2 * np.sin(5 * (x + 0.1)) - np.sin(5 * (0.5 * x - 0.2)) + 0.25
+    np.testing.assert_allclose(siren.apply(layers, jnp.array([[x]]), 5.0), [[expected]], rtol=1e-6)
+
+
+def test_hidden_pre_activations_of_a_siren_are_standard_normal_but_for_the_bias():
+    config = FieldConfig(modulation="none", **SMALL)
+    field, variables = started(config)
+    layers = [(kernel, 0.0 * bias if i else bias) for i, (kernel, bias) in enumerate(layers_of(field, variables, jnp.zeros(16)))]
+    for z in siren.pre_activations(layers, jnp.asarray(pixel_grid((32, 32))), config.omega_0)[1:]:
+        assert 0.75 < float(jnp.std(z)) < 1.25
+
+
+def test_gates_start_with_the_statistics_of_the_plain_siren_layer_by_layer():
+    gated_config, plain_config = FieldConfig(**SMALL), FieldConfig(modulation="none", **SMALL)
+    coords = jnp.asarray(pixel_grid((32, 32)))
+    for seed in range(3):
+        gated, variables = started(gated_config, seed)
+        plain = make_field(plain_config)
+        own = {"params": {k: v for k, v in variables["params"].items() if k.startswith(("kernel", "bias"))}}
+        zs = siren.pre_activations(layers_of(gated, variables, jnp.zeros(16)), coords, 30.0)
+        references = siren.pre_activations(layers_of(plain, own, jnp.zeros(16)), coords, 30.0)
+        for z, reference in zip(zs, references, strict=True):
+            np.testing.assert_allclose(jnp.var(z), jnp.var(reference), rtol=0.15)
+
+
+def test_neutral_gates_leave_the_layers_as_they_are():
+    field, variables = started(FieldConfig(**SMALL))
+    layers = layers_of(field, variables, jnp.zeros(16))
+    shapes = [kernel.shape for kernel, _ in layers[1:-1]]
+    zero = [jnp.zeros((rows, 4)) for rows, _ in shapes], [jnp.ones((columns, 4)) for _, columns in shapes]
+    for (kernel, bias), (after, same) in zip(layers, modulations.low_rank_gates(layers, *zero, gain=2.0), strict=True):
+        np.testing.assert_array_equal(kernel, after)
+        np.testing.assert_array_equal(bias, same)
+
+
+def test_gates_are_the_low_rank_sigmoid_and_leave_first_and_last_layer_alone():
+    layers = [(jnp.ones((2, 3)), jnp.zeros(3)), (jnp.full((3, 3), 2.0), jnp.zeros(3)), (jnp.ones((3, 1)), jnp.zeros(1))]
+    u, v = jnp.array([[1.0, 0.0], [0.0, 2.0], [1.0, -1.0]]), jnp.array([[0.5, 1.0], [0.0, -1.0], [2.0, 0.0]])
+    gated = modulations.low_rank_gates(layers, [u], [v], gain=1.5)
+    expected = 1.5 / (1 + np.exp(-np.asarray(u) @ np.asarray(v).T)) * 2.0
+    np.testing.assert_allclose(gated[1][0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(gated[0][0], layers[0][0])
+    np.testing.assert_array_equal(gated[2][0], layers[2][0])
+
+
+def test_shifts_and_a_linear_map_of_the_latent_agree():
+    config = FieldConfig(modulation="latent_shifts", num_layers=3, width=8, latent_dim=5)
+    field, variables = started(config)
+    latent = jax.random.normal(jax.random.key(1), (5,))
+    base = layers_of(field, variables, jnp.zeros(5))
+    flat = np.asarray(latent) @ np.asarray(variables["params"]["projection"])
+    for i, (_, bias) in enumerate(layers_of(field, variables, latent)[:-1]):
+        np.testing.assert_allclose(bias, base[i][1] + flat[8 * i : 8 * i + 8], rtol=1e-5)
+
+
+@pytest.mark.parametrize("modulation", ["none", "latent_shifts", "low_rank_gates"])
+def test_layers_then_evaluate_is_the_field(modulation):
+    config = FieldConfig(modulation=modulation, num_layers=3, width=16, latent_dim=4, hyper_width=8)
+    field, variables = started(config)
+    coords, latent = jnp.asarray(pixel_grid((5, 7))), jax.random.normal(jax.random.key(2), (4,))
+    np.testing.assert_array_equal(field.apply(variables, coords, latent), evaluate(config, layers_of(field, variables, latent), coords))
+
+
+@pytest.mark.parametrize("modulation", ["latent_shifts", "low_rank_gates"])
+def test_the_latent_has_a_gradient_of_ordinary_size_at_zero(modulation):
+    config = FieldConfig(modulation=modulation, **SMALL)
+    field, variables = started(config)
+    coords = jnp.asarray(pixel_grid((16, 16)))
+    gradient = jax.grad(lambda phi: jnp.mean(jnp.square(field.apply(variables, coords, phi))))(jnp.zeros(16))
+    assert np.isfinite(gradient).all()
+    assert 1e-6 < float(jnp.linalg.norm(gradient)) < 10.0
+
+
+def test_unknown_modulation_and_sine_name_the_valid_ones():
+    with pytest.raises(ValueError, match="low_rank_gates"):
+        make_field(FieldConfig(modulation="lowrank"))
+    with pytest.raises(ValueError, match="exact, fast"):
+        make_field(FieldConfig(sine="slow"))

@@ -35,6 +35,4 @@ def patches(config: ConfigDict, split: str) -> PatchSource:
 def tiles(picture: np.ndarray, side: int) -> list[np.ndarray]:
     """Whole side × side tiles of a picture, row by row; what is left over at the right and the bottom is dropped."""
     rows, columns = picture.shape[0] // side, picture.shape[1] // side
-    return [
-        picture[i * side : (i + 1) * side, j * side : (j + 1) * side] for i in range(rows) for j in range(columns)
-    ]
+    return [picture[i * side : (i + 1) * side, j * side : (j + 1) * side] for i in range(rows) for j in range(columns)]

@@ -9,6 +9,7 @@ another process decodes anything else than this one. A demo that was interrupted
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from PIL import Image
 
 from configs import klt, vc_inr
@@ -86,10 +87,11 @@ def check_other_process(model: Model, tiles: list[np.ndarray], folder: Path) -> 
 def check_order(rows: list[dict]) -> None:
     """RuntimeError where rate does not rise with λ."""
     rows = sorted(rows, key=lambda row: row["lambda"])
-    for low, high in zip(rows[:-1], rows[1:], strict=True):
+    for low, high in itertools.pairwise(rows):
         if not high["bpp_file"] > low["bpp_file"]:
             raise RuntimeError(
-                f"rate does not rise with λ: {low['bpp_file']:.3f} bpp at {low['lambda']:g}, {high['bpp_file']:.3f} at {high['lambda']:g}"
+                f"rate does not rise with λ: {low['bpp_file']:.3f} bpp at {low['lambda']:g}, "
+                f"{high['bpp_file']:.3f} at {high['lambda']:g}"
             )
 
 
@@ -106,6 +108,7 @@ def draw(model: Model, tiles: list[np.ndarray], path: Path) -> None:
 
 def main(argv):
     """Command line; see the module."""
+    logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise app.UsageError(f"unexpected {' '.join(argv[1:])}")
     try:

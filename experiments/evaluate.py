@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from experiments import data
@@ -44,6 +44,7 @@ def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0) -> lis
 
 def main(argv):
     """Command line; see the module."""
+    logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise app.UsageError(f"unexpected {' '.join(argv[1:])}")
     rows = evaluate(_WORKDIR.value, _CLASSICAL.value, _LIMIT.value)

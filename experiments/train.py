@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs.base import codec_of
@@ -62,6 +62,7 @@ def train(config: ConfigDict, workdir: str | Path, quiet: bool = False) -> Model
 
 def main(argv):
     """Command line; see the module."""
+    logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise app.UsageError(f"unexpected {' '.join(argv[1:])}: options are --config.KEY=VALUE")
     if _NUM_PROCESSES.value > 1:

@@ -1,7 +1,21 @@
 """vcinr: neural compression with implicit neural representations, in JAX."""
 
+from typing import Any
+
 from vcinr.bitstream import BitstreamError
-from vcinr.model import Model, ModelError, load
 
 __version__ = "0.1.0"
 __all__ = ["BitstreamError", "Model", "ModelError", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing JAX takes a second, which `vcinr --help` and `vcinr info` need not wait for.
+    if name in __all__:
+        from vcinr import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

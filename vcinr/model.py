@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
+import operator
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,9 @@ from vcinr.signals.signal import Grid
 from vcinr.trees import load_tree, save_tree, write_atomically
 
 FORMAT = 1
+ABOUT = "model.json"
+SHARED = "shared.safetensors"
+BUNDLED = Path(__file__).parent / "models"
 SEARCH_VARIABLE = "VCINR_MODELS"
 PRECISIONS = {"float32": np.float32, "float16": np.float16}
 
@@ -32,22 +39,24 @@ class ModelError(ValueError):
 
 
 class Model:
-    """A codec with trained parameters.
+    """A codec with trained parameters; `make_model` makes one, `load` reads one.
 
     codec: see `vcinr.codecs.codec.Codec`.   params: its parameters, already rounded to the stored precision.
     points: one dict an operating point, with at least ``name`` and ``fingerprint`` (hex).   info: what is worth knowing
-    (config, data, command, time), JSON-able.
+    (config, data, command, time), JSON-able.   num_bytes: of the model's files, 0 before it is saved or loaded.
     """
 
     def __init__(self, codec: Codec, params: Params, points: Sequence[Mapping[str, Any]], info: Mapping[str, Any], precision: str):
+        if precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {precision!r}; valid are {', '.join(PRECISIONS)}")
         self.codec = codec
         self.params = params
         self.points = [dict(point) for point in points]
         self.info = dict(info)
         self.precision = precision
         self.num_bytes = 0
+        self.fingerprints = {bytes.fromhex(point["fingerprint"]): i for i, point in enumerate(self.points)}
         self._modality = MODALITIES[codec.modality]
-        self._by_fingerprint = {bytes.fromhex(point["fingerprint"]): i for i, point in enumerate(self.points)}
 
     def encode(self, array: np.ndarray, point: int = 0, effort: int = 0) -> bytes:
         """The file of one signal, e.g. uint8 [h, w, 3]. ValueError for an array that the modality cannot hold."""
@@ -55,47 +64,85 @@ class Model:
 
     def encode_batch(self, arrays: Sequence[np.ndarray], point: int = 0, effort: int = 0) -> list[bytes]:
         """One file a signal."""
-        codes, grids = self._encode(arrays, point, effort)
-        return [self._write([grid], [code], point) for grid, code in zip(grids, codes, strict=True)]
+        codes, grids = self.make_codes(arrays, point, effort)
+        return [self.write_codes(point, [code], [grid]) for code, grid in zip(codes, grids, strict=True)]
 
     def encode_together(self, arrays: Sequence[np.ndarray], point: int = 0, effort: int = 0) -> bytes:
         """One container for all signals, which share its header and its stream."""
-        codes, grids = self._encode(arrays, point, effort)
-        return self._write(grids, codes, point)
+        return self.write_codes(point, *self.make_codes(arrays, point, effort))
 
     def decode(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-        """The signal of a file. BitstreamError for anything but a whole file made with this model."""
+        """The signal of a file. BitstreamError for anything but a whole file of one signal made with this model."""
         return self.decode_batch([data], max_pixels)[0]
 
     def decode_batch(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS) -> list[np.ndarray]:
-        """The signals of many files, of one signal each."""
-        return [self._modality.denormalise(values) for values in self._decode_values(files, max_pixels, single=True)]
+        """The signals of many files, of one signal each; ``max_pixels`` holds for each file."""
+        return [self._modality.denormalise(values) for values in self.decode_values_batch(files, max_pixels)]
 
     def decode_together(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> list[np.ndarray]:
         """All signals of a container."""
-        return [self._modality.denormalise(values) for values in self._decode_values([data], max_pixels, single=False)]
+        point, codes, grids = self.read_codes(data, max_pixels)
+        return [self._modality.denormalise(values) for values in self._synthesise([point] * len(codes), codes, grids)]
 
     def decode_values_batch(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS) -> list[np.ndarray]:
         """The signals of many files in normalised units, float32 [*shape, c], neither clipped nor rounded."""
-        return self._decode_values(files, max_pixels, single=True)
+        points, codes, grids = [], [], []
+        for i, data in enumerate(files):
+            try:
+                point, (code, *others), (grid, *_) = self.read_codes(data, max_pixels)
+                if others:
+                    raise BitstreamError(f"the file holds {1 + len(others)} signals: use Model.decode_together")
+            except BitstreamError as error:
+                raise error if len(files) == 1 else BitstreamError(f"file {i} of 0 to {len(files) - 1}: {error}") from error
+            points.append(point)
+            codes.append(code)
+            grids.append(grid)
+        return self._synthesise(points, codes, grids)
+
+    def make_codes(self, arrays: Sequence[np.ndarray], point: int, effort: int = 0) -> tuple[list[Code], list[Grid]]:
+        """The symbols that `write_codes` writes, and the grid, of each signal. ValueError as for `encode`."""
+        if not 0 <= operator.index(point) < len(self.points):
+            raise ValueError(f"point {point} does not exist: this model has points 0 to {len(self.points) - 1}")
+        signals = [to_signal(self._modality.normalise(np.asarray(array)), tuple(self.codec.patch)) for array in arrays]
+        codes = self.codec.encode(self.params, signals, point, effort=effort) if signals else []
+        return codes, [signal.grid for signal in signals]
+
+    def write_codes(self, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> bytes:
+        """The file of one or more signals' symbols."""
+        fingerprint = bytes.fromhex(self.points[point]["fingerprint"])
+        metas = [code.meta for code in codes]
+        head = bitstream.head_bytes(fingerprint, [grid.shape for grid in grids], metas, self.codec.meta_types)
+        payload = coding.encode_payload(self.codec, self.params, point, grids, codes)
+        return bitstream.write(head, payload, bitstream.checksum(head, coding.ordered_streams(self.codec, codes)))
 
     def read_codes(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, list[Code], list[Grid]]:
         """(point, codes, grids) of a file: its symbols, checked against its CRC. BitstreamError as for `decode`."""
-        peek = bitstream.peek(data, max_pixels)
-        point = self._by_fingerprint.get(peek.fingerprint)
+        fingerprint = bitstream.peek(data, max_pixels).fingerprint
+        point = self.fingerprints.get(fingerprint)
         if point is None:
+            own = ", ".join(p["fingerprint"] for p in self.points)
             raise BitstreamError(
-                f"the file was made with another model: its fingerprint {peek.fingerprint.hex()} is none of this model's "
-                f"{', '.join(p['fingerprint'] for p in self.points)}"
+                f"the file was made with another model: its fingerprint {fingerprint.hex()} is none of this one's ({own})"
             )
         frame = bitstream.read(data, self.codec.meta_types, max_pixels)
-        if len(frame.shapes[0]) != len(self.codec.patch):
-            raise BitstreamError(f"the file's shape {frame.shapes[0]} does not fit signals of {len(self.codec.patch)} dimensions")
-        self._check_padding(frame.shapes, max_pixels)
+        self.check_size(frame.shapes, max_pixels)
         grids = [Grid(shape, tuple(self.codec.patch)) for shape in frame.shapes]
         codes = coding.decode_payload(self.codec, self.params, point, grids, frame.metas, frame.payload)
         bitstream.check(frame, coding.ordered_streams(self.codec, codes))
         return point, codes, grids
+
+    def check_size(self, shapes: Sequence[tuple[int, ...]], max_pixels: int) -> None:
+        """BitstreamError where signals of these shapes cannot be decoded within ``max_pixels`` samples.
+
+        Whole patches are counted, for that is what decoding costs: a strip of 1 × 10⁶ is 32 times as much in patches of 32 × 32.
+        A few patches are within any limit.
+        """
+        patch = tuple(self.codec.patch)
+        if any(len(shape) != len(patch) for shape in shapes):
+            raise BitstreamError(f"shape {shapes[0]} does not fit this model's signals, which have {len(patch)} dimensions")
+        samples = sum(Grid(tuple(shape), patch).num_patches for shape in shapes) * math.prod(patch)
+        if samples > max(max_pixels, 4 * math.prod(patch)):
+            raise BitstreamError(f"its patches of {'×'.join(map(str, patch))} hold {samples} samples; the limit is {max_pixels}")
 
     def payload_bytes(self, data: bytes) -> int:
         """Bytes of a file's coded symbols alone."""
@@ -109,34 +156,34 @@ class Model:
     def choose_point(self, array: np.ndarray, bpp: float | None = None, psnr_db: float | None = None, effort: int = 0) -> int:
         """The operating point for one signal: the best within ``bpp``, or the cheapest that reaches ``psnr_db``.
 
-        Every point is tried on the signal itself. ValueError where none fits, naming the nearest.
+        Every point is tried on the signal itself; rates are those of whole files. ValueError where none fits, naming the
+        nearest.
         """
         if (bpp is None) == (psnr_db is None):
             raise ValueError("choose by bpp or by psnr_db, one of the two")
         tried = []
-        samples = array.size / self._modality.channels
         for point in range(len(self.points)):
             data = self.encode(array, point, effort)
-            error = np.mean(np.square(self.decode(data).astype(np.float64) - array)) / self._modality.peak**2
-            tried.append((8.0 * len(data) / samples, float(-10.0 * np.log10(max(error, 1e-12))), point))
+            decoded = self.decode(data, max_pixels=2**63)
+            error = np.mean(np.square(decoded.astype(np.float64) - np.asarray(array)))
+            quality = 10.0 * math.log10(self._modality.peak**2 / error) if error > 0 else math.inf
+            tried.append((8.0 * len(data) / math.prod(decoded.shape[:-1]), quality, point))
         if bpp is not None:
             fitting = [row for row in tried if row[0] <= bpp]
             if not fitting:
-                raise ValueError(f"no operating point fits {bpp} bpp; the cheapest takes {min(tried)[0]:.3f}")
+                raise ValueError(f"no operating point fits {bpp:g} bpp; the cheapest takes {min(tried)[0]:.4f}")
             return max(fitting, key=lambda row: row[1])[2]
         fitting = [row for row in tried if row[1] >= psnr_db]
         if not fitting:
-            raise ValueError(f"no operating point reaches {psnr_db} dB; the best has {max(row[1] for row in tried):.2f}")
+            raise ValueError(f"no operating point reaches {psnr_db:g} dB; the best has {max(row[1] for row in tried):.2f}")
         return min(fitting)[2]
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes ``model.json`` and arrays (safetensors): what is shared once, and one file a point."""
+        """Writes ``model.json`` and arrays (safetensors): what is shared once, and one file a point.
+
+        Equal models give equal bytes. ValueError where points or info are no JSON, before anything is written.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_tree(folder / "shared.safetensors", _cast({k: v for k, v in self.params.items() if k != "points"}, self.precision))
-        for i in range(len(self.points)):
-            point = dict(self.params["points"][str(i)])
-            save_tree(folder / f"point_{i}.safetensors", _cast(point, self.precision))
         about = {
             "format": FORMAT,
             "codec": self.codec.name,
@@ -145,46 +192,33 @@ class Model:
             "points": self.points,
             "info": self.info,
         }
-        write_atomically(folder / "model.json", (json.dumps(about, indent=1) + "\n").encode())
-        self.num_bytes = sum(path.stat().st_size for path in _files(folder, len(self.points)))
+        try:
+            about = json.loads(json.dumps(about))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"points and info of a model must be JSON: {error}") from error
+        trees = {SHARED: {name: value for name, value in self.params.items() if name != "points"}}
+        trees |= {_point_file(i): self.params["points"][str(i)] for i in range(len(self.points))}
+        for name, tree in trees.items():
+            save_tree(folder / name, _cast(tree, self.precision))
+        about["files"] = {name: _sha256((folder / name).read_bytes()) for name in trees}
+        about["sha256"] = _sha256(_canonical(about))
+        # Last, so that a save that is cut short leaves a folder whose checksums don't match, never a mixture that loads.
+        write_atomically(folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
+        for path in folder.glob("point_*.safetensors"):
+            if path.name not in trees and re.fullmatch(r"point_\d+", path.stem):
+                path.unlink()
+        self.num_bytes = _num_bytes(folder, trees)
 
-    def _encode(self, arrays: Sequence[np.ndarray], point: int, effort: int) -> tuple[list[Code], list[Grid]]:
-        if not 0 <= point < len(self.points):
-            raise ValueError(f"point {point} does not exist: this model has points 0 to {len(self.points) - 1}")
-        signals = [to_signal(self._modality.normalise(np.asarray(array)), tuple(self.codec.patch)) for array in arrays]
-        codes = self.codec.encode(self.params, signals, point, effort=effort) if signals else []
-        return codes, [signal.grid for signal in signals]
-
-    def _write(self, grids: Sequence[Grid], codes: Sequence[Code], point: int) -> bytes:
-        head = bitstream.head_bytes(
-            bytes.fromhex(self.points[point]["fingerprint"]),
-            [grid.shape for grid in grids],
-            [code.meta for code in codes],
-            self.codec.meta_types,
-        )
-        payload = coding.encode_payload(self.codec, self.params, point, grids, codes)
-        return bitstream.write(head, payload, bitstream.checksum(head, coding.ordered_streams(self.codec, codes)))
-
-    def _check_padding(self, shapes: Sequence[tuple[int, ...]], max_pixels: int) -> None:
-        """Patches that hang over the edge cost work too: a 1 × 10⁶ strip is 32 times as many samples in 32 × 32 patches."""
-        padded = sum(Grid(s, tuple(self.codec.patch)).num_patches for s in shapes) * int(np.prod(self.codec.patch))
-        limit = max(max_pixels, 4 * int(np.prod(self.codec.patch)))
-        if padded > limit:
-            raise BitstreamError(f"the file's patches cover {padded} samples; the limit (max_pixels) is {max_pixels}")
-
-    def _decode_values(self, files: Sequence[bytes], max_pixels: int, single: bool) -> list[np.ndarray]:
-        read = []
-        for data in files:
-            point, codes, grids = self.read_codes(data, max_pixels)
-            if single and len(grids) != 1:
-                raise BitstreamError(f"the file holds {len(grids)} signals: use decode_together")
-            read += [(point, code, grid) for code, grid in zip(codes, grids, strict=True)]
-        values: list[np.ndarray] = [np.empty(0)] * len(read)
-        for point in sorted({row[0] for row in read}):
-            chosen = [i for i, row in enumerate(read) if row[0] == point]
-            parts = self.codec.synthesise(self.params, point, [read[i][1] for i in chosen], [read[i][2] for i in chosen])
+    def _synthesise(self, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
+        """Values of signals, float32 [*shape, c]; all of one point in joint batches."""
+        values: list[np.ndarray] = [np.empty(0)] * len(codes)
+        for point in sorted(set(points)):
+            chosen = [i for i, each in enumerate(points) if each == point]
+            parts = self.codec.synthesise(self.params, point, [codes[i] for i in chosen], [grids[i] for i in chosen])
             for i, part in zip(chosen, parts, strict=True):
-                values[i] = from_values(part, read[i][2])
+                if not np.isfinite(part).all():
+                    raise BitstreamError("the file's symbols decode to values that are not finite: no encoder has written it")
+                values[i] = from_values(part, grids[i])
         return values
 
 
@@ -194,64 +228,92 @@ def make_model(
     """A model from what training made: parameters rounded to the stored precision, then fingerprinted.
 
     points: more to say of each operating point, e.g. its λ or its rate and quality on a validation split.
-    precision: "float32" or "float16".
+    precision: "float32" or "float16". ValueError for parameters that are not finite in it.
     """
+    count = codec.num_points(params)
+    if points and len(points) != count:
+        raise ValueError(f"points describes {len(points)} operating points, the parameters hold {count}")
     params = open_params(_cast(jax.device_get(params), precision))
     described = [
         {"name": str(i), **(points[i] if points else {}), "fingerprint": coding.fingerprint(codec, params, i).hex()}
-        for i in range(codec.num_points(params))
+        for i in range(count)
     ]
     return Model(codec, params, described, info, precision)
 
 
-def load(folder: str | os.PathLike) -> Model:
-    """The model that `Model.save` wrote. ModelError where there is none, or it is damaged (fingerprints are computed again)."""
-    folder = Path(folder)
-    path = folder / "model.json"
-    if not path.is_file():
-        raise ModelError(f"no model in {folder}: it has no model.json")
+def load(model: str | os.PathLike) -> Model:
+    """The model in a folder that `Model.save` wrote, or of the name of one that is at hand (see `model_folders`).
+
+    ModelError where there is none, or it is damaged: every byte is covered by a checksum, and fingerprints are computed again.
+    """
+    folder = Path(model)
+    if not (folder / ABOUT).is_file():
+        named = [place for place in model_folders() if place.name == os.fspath(model)]
+        if not named:
+            raise ModelError(f"no model in {folder}: it has no {ABOUT}{_hint(folder)}")
+        folder = named[0]
     try:
-        about = json.loads(path.read_text())
-        if about["format"] != FORMAT:
-            raise ModelError(f"{path} has format {about['format']}; this vcinr reads format {FORMAT}")
+        about = _read_about(folder)
+        for name, expected in about["files"].items():
+            if _sha256((folder / name).read_bytes()) != expected:
+                raise ModelError(f"{folder / name} is damaged: its checksum is not the one in {ABOUT}")
         codec = make_codec(about["codec"], about["config"])
-        params = load_tree(folder / "shared.safetensors")
-        params["points"] = {str(i): load_tree(folder / f"point_{i}.safetensors") for i in range(len(about["points"]))}
-        params = open_params(params)
-        model = Model(codec, params, about["points"], about["info"], about["precision"])
-        for i, point in enumerate(model.points):
-            if coding.fingerprint(codec, params, i).hex() != point["fingerprint"]:
-                raise ModelError(f"the arrays of point {i} in {folder} are not those that its fingerprint was made from")
-    except (KeyError, TypeError, AttributeError, FileNotFoundError, ValueError) as error:
-        raise error if isinstance(error, ModelError) else ModelError(f"the model in {folder} is damaged: {error}") from error
-    model.num_bytes = sum(file.stat().st_size for file in _files(folder, len(model.points)))
-    return model
+        params = load_tree(folder / SHARED)
+        params["points"] = {str(i): load_tree(folder / _point_file(i)) for i in range(len(about["points"]))}
+        loaded = Model(codec, open_params(params), about["points"], about["info"], about["precision"])
+        for i, point in enumerate(loaded.points):
+            now = coding.fingerprint(codec, loaded.params, i).hex()
+            if now != point["fingerprint"]:
+                raise ModelError(
+                    f"point {i} of the model in {folder} has fingerprint {point['fingerprint']}, but this vcinr computes {now}: "
+                    "it decodes otherwise than the vcinr that wrote the model; use that version"
+                )
+    except ModelError:
+        raise
+    except FileNotFoundError as error:
+        raise ModelError(f"the model in {folder} is incomplete: {error.filename or error} is missing") from error
+    except KeyError as error:
+        raise ModelError(f"the model in {folder} is damaged: {error} is missing") from error
+    except (TypeError, AttributeError, IndexError, ValueError, OverflowError, OSError) as error:
+        raise ModelError(f"the model in {folder} cannot be read: {error}") from error
+    loaded.num_bytes = _num_bytes(folder, about["files"])
+    return loaded
 
 
-def model_folders() -> list[Path]:
-    """Folders of models that are at hand: bundled with the package, then named by VCINR_MODELS (models, or folders of them)."""
-    places = [Path(__file__).parent / "models", *map(Path, filter(None, os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep)))]
+def model_folders(places: Sequence[str | os.PathLike] | None = None) -> list[Path]:
+    """Folders of models in ``places``, each a model or a folder of models.
+
+    Default: those at hand, which are bundled with the package, then named by the environment variable VCINR_MODELS.
+    """
+    if places is None:
+        places = [BUNDLED, *filter(None, os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep))]
     found = []
-    for place in places:
-        inside = sorted(path.parent for path in place.glob("*/model.json"))
-        found += [place] if (place / "model.json").is_file() else inside
+    for place in map(Path, places):
+        found += [place] if (place / ABOUT).is_file() else sorted(path.parent for path in place.glob(f"*/{ABOUT}"))
     return found
 
 
 def find_by_fingerprint(fingerprint: bytes) -> Model:
     """The model at hand that decodes files of this fingerprint. ModelError where there is none."""
-    for folder in model_folders():
-        points = json.loads((folder / "model.json").read_text()).get("points", [])
-        if any(point.get("fingerprint") == fingerprint.hex() for point in points):
+    folders, unreadable = model_folders(), []
+    for folder in folders:
+        try:
+            points = _read_about(folder)["points"]
+        except ModelError as error:
+            unreadable.append(str(error))
+            continue
+        if any(point["fingerprint"] == fingerprint.hex() for point in points):
             return load(folder)
+    at_hand = ", ".join(map(str, folders)) or "there are none"
     raise ModelError(
-        f"no model with fingerprint {fingerprint.hex()} is at hand: give --model DIR, or set {SEARCH_VARIABLE} to where it is"
+        f"no model at hand has the fingerprint {fingerprint.hex()} (at hand: {at_hand}): give --model DIR, or set "
+        f"{SEARCH_VARIABLE} to where it is" + "".join(f"; {text}" for text in unreadable)
     )
 
 
 def open_params(params: Params) -> Params:
     """Parameters ready for use: floats as float32, integer tables as `Tables` (which keep the range coder's models)."""
-    params = jax.tree.map(lambda a: np.asarray(a, np.float32) if np.issubdtype(np.asarray(a).dtype, np.floating) else np.asarray(a), params)
+    params = jax.tree.map(lambda a: a.astype(np.float32) if np.issubdtype(a.dtype, np.floating) else a, params)
     points = {
         name: {**point, "tables": Tables.from_arrays(point["tables"])} if "tables" in point else point
         for name, point in params["points"].items()
@@ -259,20 +321,60 @@ def open_params(params: Params) -> Params:
     return {**params, "points": points}
 
 
-def _cast(tree: Any, precision: str) -> Any:
+def _cast(tree: Any, precision: str, path: str = "") -> Any:
     """The tree with its floats in the stored precision and its tables as plain arrays."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; valid are {', '.join(PRECISIONS)}")
     if isinstance(tree, Tables):
         return tree.to_arrays()
     if isinstance(tree, Mapping):
-        return {key: _cast(value, precision) for key, value in tree.items()}
+        return {key: _cast(value, precision, f"{path}/{key}") for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_cast(value, precision, f"{path}/{i}") for i, value in enumerate(tree)]
     array = np.asarray(tree)
-    return array.astype(PRECISIONS[precision]) if np.issubdtype(array.dtype, np.floating) else array
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    with np.errstate(over="ignore"):
+        array = array.astype(PRECISIONS[precision])
+    if not np.isfinite(array).all():
+        raise ValueError(f"parameter {path[1:]} is not finite in {precision}: training has diverged, or it needs float32")
+    return array
 
 
-def _files(folder: Path, num_points: int) -> Iterator[Path]:
-    yield folder / "model.json"
-    yield folder / "shared.safetensors"
-    for i in range(num_points):
-        yield folder / f"point_{i}.safetensors"
+def _read_about(folder: Path) -> dict[str, Any]:
+    """model.json as `Model.save` wrote it; ModelError for anything else."""
+    path = folder / ABOUT
+    try:
+        about = json.loads(path.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        raise ModelError(f"{path} is damaged: {error}") from error
+    if not isinstance(about, dict) or "format" not in about:
+        raise ModelError(f"{path} is no model: it names no format")
+    if about["format"] != FORMAT:
+        raise ModelError(f"{path} has format {about['format']}; this vcinr reads format {FORMAT}: use a vcinr of its time")
+    if about.pop("sha256", None) != _sha256(_canonical(about)):
+        raise ModelError(f"{path} is not as it was written (its checksum differs): restore it, or save the model again")
+    return about
+
+
+def _hint(folder: Path) -> str:
+    if (folder / "model" / ABOUT).is_file():
+        return f"; did you mean {folder / 'model'}?"
+    if len(folder.parts) > 1:
+        return ""
+    names = ", ".join(place.name for place in model_folders()) or "none"
+    return f", and no model of that name is at hand (at hand: {names})"
+
+
+def _point_file(index: int) -> str:
+    return f"point_{index}.safetensors"
+
+
+def _canonical(about: Mapping[str, Any]) -> bytes:
+    return json.dumps(about, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _num_bytes(folder: Path, names: Mapping[str, Any]) -> int:
+    return sum((folder / name).stat().st_size for name in (ABOUT, *names))

@@ -51,7 +51,7 @@ def test_one_inner_step_of_a_linear_field_is_its_closed_form():
 
 
 def test_remat_changes_nothing_and_first_order_drops_the_hessian():
-    hessian, target, loss = quadratic()
+    hessian, _target, loss = quadratic()
 
     def outer(x, **kwargs):
         return jnp.sum(fit(loss, x, optax.sgd(0.1), 3, **kwargs)[0] * jnp.arange(6.0))

@@ -86,6 +86,18 @@ def test_streams_round_trip(signals):
     assert_equal_codes(decode_payload(codec, PARAMS, 0, grids, [code.meta for code in codes], payload), codes)
 
 
+def test_signals_are_joined_by_what_their_tables_say_not_by_which_object_says_it():
+    class OneObject(TwoStreams):
+        def symbol_model(self, params, point, grid, meta, decoded, name):
+            model = super().symbol_model(params, point, grid, meta, decoded, name)
+            return model if name == "mode" else Table(params["tables"], model.index)
+
+    grids, codes = random_signals(np.random.default_rng(5), 3, 6)
+    payload = encode_payload(OneObject(), PARAMS, 0, grids, codes)
+    assert encode_payload(TwoStreams(), PARAMS, 0, grids, codes) == payload
+    assert_equal_codes(decode_payload(TwoStreams(), PARAMS, 0, grids, [code.meta for code in codes], payload), codes)
+
+
 def test_a_model_sees_only_the_streams_before_its_own():
     codec = TwoStreams()
     grids, codes = random_signals(np.random.default_rng(0), 2, 3)

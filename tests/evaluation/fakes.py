@@ -29,8 +29,11 @@ class DeflatingModel:
         symbols = np.frombuffer(zlib.decompress(data[HEADER.size :]), np.uint8).reshape(height, width, 3)
         return ((symbols.astype(np.float32) + 0.5) * 2**point - 0.5) / 255
 
+    def decode_values_batch(self, files):
+        return [self.decode_values(data) for data in files]
+
     def decode_batch(self, files):
-        return [np.rint(np.clip(self.decode_values(data), 0, 1) * 255).astype(np.uint8) for data in files]
+        return [np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8) for values in self.decode_values_batch(files)]
 
     def decode_together(self, data):
         files, position = [], 0

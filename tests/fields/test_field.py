@@ -9,7 +9,7 @@ from vcinr.fields import modulations, siren
 from vcinr.fields.field import FieldConfig, evaluate, make_field
 from vcinr.signals.grids import pixel_grid
 
-SMALL = dict(num_layers=4, width=128, latent_dim=16, hyper_width=64, hyper_depth=2)
+SMALL = {"num_layers": 4, "width": 128, "latent_dim": 16, "hyper_width": 64, "hyper_depth": 2}
 
 
 def started(config, seed=0):
@@ -84,7 +84,8 @@ def test_layers_then_evaluate_is_the_field(modulation):
     config = FieldConfig(modulation=modulation, num_layers=3, width=16, latent_dim=4, hyper_width=8)
     field, variables = started(config)
     coords, latent = jnp.asarray(pixel_grid((5, 7))), jax.random.normal(jax.random.key(2), (4,))
-    np.testing.assert_array_equal(field.apply(variables, coords, latent), evaluate(config, layers_of(field, variables, latent), coords))
+    by_layers = evaluate(config, layers_of(field, variables, latent), coords)
+    np.testing.assert_array_equal(field.apply(variables, coords, latent), by_layers)
 
 
 @pytest.mark.parametrize("modulation", ["latent_shifts", "low_rank_gates"])

@@ -24,7 +24,10 @@ def test_value(function, exact):
     assert error[:20001].max() < 1.5e-7
 
 
-@pytest.mark.parametrize(("function", "first", "second"), [(fast_sin, np.cos, lambda x: -np.sin(x)), (fast_cos, lambda x: -np.sin(x), lambda x: -np.cos(x))])
+@pytest.mark.parametrize(
+    ("function", "first", "second"),
+    [(fast_sin, np.cos, lambda x: -np.sin(x)), (fast_cos, lambda x: -np.sin(x), lambda x: -np.cos(x))],
+)
 def test_derivatives(function, first, second):
     x = ANGLES[::97]
     d1 = jax.vmap(jax.grad(lambda v: function(v)))(x)

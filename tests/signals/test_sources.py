@@ -103,10 +103,13 @@ def test_pictures_beyond_the_memory_limit_are_read_again_and_give_the_same_batch
     assert lazy.reads == before + 4
 
 
-def test_other_ranks_work_alike():
-    sound = np.arange(50, dtype=np.uint8).reshape(50, 1)
+def test_other_ranks_and_dtypes_work_alike():
+    sound = np.arange(-30000, -29950, dtype=np.int16).reshape(50, 1)
     crops = PatchSource([sound], (10,), flips=False).batch(generator(), 5)["values"]
     assert crops.shape == (5, 10, 1)
+    assert crops.dtype == np.int16
+    assert crops.min() >= -30000
+    assert crops.max() < -29950
     assert (np.diff(crops[..., 0], axis=1) == 1).all()
 
 
@@ -115,7 +118,7 @@ def test_other_ranks_work_alike():
     [
         ([], "at least one picture"),
         ([picture((8, 8)), picture((8, 7)), picture((4, 9))], r"2 of 3 .* picture 1 is \(8, 7\); drop them, .* at most \(4, 7\)"),
-        ([picture((8, 8)).astype(np.float32)], "needs uint8"),
+        ([picture((8, 8)), picture((8, 8)).astype(np.int16)], "picture 1 is int16 and picture 0 is uint8"),
         ([picture((8, 8))[..., 0]], "channels last"),
         ([picture((8, 8)), picture((8, 8))[..., :1]], "picture 1 has 1 channels"),
     ],

@@ -134,9 +134,18 @@ class Codec(Protocol):
         """Codes of a batch of signals (host)."""
 
     def symbol_model(
-        self, params: Params, point: int, grid: Grid, meta: Mapping[str, int | float], decoded: Mapping[str, np.ndarray], name: str
+        self,
+        params: Params,
+        point: int,
+        grid: Grid,
+        meta: Mapping[str, int | float],
+        decoded: Mapping[str, np.ndarray],
+        name: str,
     ) -> SymbolModel:
         """How stream `name` of one signal is coded, from integers alone: model tables or streams already decoded."""
+
+    def decoder_config(self) -> Mapping[str, Any]:
+        """What decoding uses besides arrays, JSON-able; the fingerprint covers it too."""
 
     def decoder_arrays(self, params: Params, point: int) -> Mapping[str, np.ndarray]:
         """Exactly the arrays that decoding this point uses, flat; the fingerprint covers them."""

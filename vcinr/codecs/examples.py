@@ -11,7 +11,10 @@ from vcinr.signals.modalities import MODALITIES
 
 
 def normalise_batch(modality: str, raw: np.ndarray) -> np.ndarray:
-    """Raw patches [b, *patch, c] → float32 [b, n, c] in normalised units; the batch is read as one long signal."""
+    """Raw patches [b, *patch, c] → float32 [b, n, c] in normalised units.
+
+    The batch is read as one long signal, which is the same for a modality that normalises each sample by itself.
+    """
     joined = raw.reshape(raw.shape[0] * raw.shape[1], *raw.shape[2:])
     return MODALITIES[modality].normalise(joined).reshape(raw.shape[0], -1, raw.shape[-1])
 

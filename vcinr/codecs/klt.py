@@ -23,7 +23,6 @@ from vcinr.signals.modalities import MODALITIES
 from vcinr.signals.signal import Grid, Signal
 from vcinr.signals.sources import ArraySource
 
-
 BATCH = 256
 """Patches a device takes at once."""
 
@@ -176,4 +175,3 @@ class KLT:
         channels = MODALITIES[self.config.modality].channels
         ends = np.cumsum([grid.num_patches for grid in grids])[:-1]
         return [part.reshape(len(part), -1, channels) for part in np.split(values, ends)]
-

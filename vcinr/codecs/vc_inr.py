@@ -77,7 +77,9 @@ class VCINRConfig:
     encode_batch: int = 32
 
 
-def signal_loss(config: VCINRConfig, shared: Any, latent: jax.Array, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+def signal_loss(
+    config: VCINRConfig, shared: Any, latent: jax.Array, values: jax.Array, weight: jax.Array | None = None
+) -> jax.Array:
     """Weighted MSE of the field at ``latent`` on one patch; values [n, c] in [0, 1]."""
     layers = make_field(config.field).apply({"params": shared}, latent, method="layers")
     coords = jnp.asarray(pixel_grid(config.patch), values.dtype)
@@ -115,7 +117,9 @@ def analyse(config: VCINRConfig, bottleneck: Mapping[str, Any], statistics: Mapp
     return Analysis(q.width, q.depth).apply({"params": bottleneck["analysis"]}, standardised)
 
 
-def synthesise_latent(config: VCINRConfig, bottleneck: Mapping[str, Any], statistics: Mapping[str, Any], z: jax.Array) -> jax.Array:
+def synthesise_latent(
+    config: VCINRConfig, bottleneck: Mapping[str, Any], statistics: Mapping[str, Any], z: jax.Array
+) -> jax.Array:
     """φ̃ of symbols or their noisy stand-ins: g_s, then standardisation undone (algorithm 2, line 13)."""
     q = config.quantiser
     standardised = Synthesis(q.width, q.depth).apply({"params": bottleneck["synthesis"]}, z)
@@ -123,7 +127,13 @@ def synthesise_latent(config: VCINRConfig, bottleneck: Mapping[str, Any], statis
 
 
 def quantisation_loss(
-    config: VCINRConfig, lambda_: float, rounding: bool, bottleneck: Any, frozen: Any, example: Mapping[str, jax.Array], key: jax.Array
+    config: VCINRConfig,
+    lambda_: float,
+    rounding: bool,
+    bottleneck: Any,
+    frozen: Any,
+    example: Mapping[str, jax.Array],
+    key: jax.Array,
 ) -> tuple[jax.Array, dict]:
     """Bits a value + λ · 255² · MSE of one patch (algorithm 2, lines 10 to 14)."""
     statistics = frozen["latent_statistics"]
@@ -166,7 +176,9 @@ def uniform_start(config: VCINRConfig, lambda_: float, statistics: Mapping[str, 
     return {"analysis": {**analysis, "log_gain": log_gain}, "synthesis": {**synthesis, "log_gain": -log_gain}}
 
 
-def fit_prior(config: VCINRConfig, bottleneck: Mapping[str, Any], statistics: Any, latents: jax.Array, key: jax.Array) -> dict[str, Any]:
+def fit_prior(
+    config: VCINRConfig, bottleneck: Mapping[str, Any], statistics: Any, latents: jax.Array, key: jax.Array
+) -> dict[str, Any]:
     """The factorized prior of a set of latents [m, k]: logistic with the symbols' spread, then maximum likelihood."""
     z = jax.vmap(lambda phi: analyse(config, bottleneck, statistics, phi))(latents)
     scale = jnp.sqrt(jnp.var(z, axis=0) + 1.0 / 12.0) * jnp.sqrt(3.0) / jnp.pi
@@ -238,10 +250,15 @@ class VCINR:
         return (meta, latents, *(self._quantise(i, lambda_) for i, lambda_ in enumerate(c.quantiser.lambdas)))
 
     def _start_meta(self, key: jax.Array, params: Params, source: ExampleSource) -> dict[str, Any]:
+        params = jax.tree.map(jnp.asarray, params)
         values = source.batch(np.random.default_rng(0), 8)["values"]
-        curvature = jax.jit(jax.vmap(lambda y: largest_curvature(
-            lambda phi: signal_loss(self.config, params["shared"], phi, y), params["latent_init"], key
-        )))(values)
+        curvature = jax.jit(
+            jax.vmap(
+                lambda y: largest_curvature(
+                    lambda phi: signal_loss(self.config, params["shared"], phi, y), params["latent_init"], key
+                )
+            )
+        )(values)
         sizes = {**params["step_sizes"], "reference": 1.0 / jnp.max(curvature)}
         return {"shared": params["shared"], "latent_init": params["latent_init"], "step_sizes": sizes}
 
@@ -254,18 +271,22 @@ class VCINR:
         return ArraySource({"values": values, "latent": latent})
 
     def _latent_statistics(self, key: jax.Array, params: Params, source: ArraySource) -> dict[str, Any]:
+        params = jax.tree.map(jnp.asarray, params)
         latent = jnp.asarray(source.arrays["latent"])
         sample = latent[:: max(1, len(latent) // 1024)]
         keys = jax.random.split(key, len(sample))
-        estimate = jax.jit(lambda rows, ks: jnp.mean(
-            jax.lax.map(lambda row: sensitivity(self.config, params["shared"], *row), (rows, ks), batch_size=32), axis=0
-        ))(sample, keys)
+        estimate = jax.jit(
+            lambda rows, ks: jnp.mean(
+                jax.lax.map(lambda row: sensitivity(self.config, params["shared"], *row), (rows, ks), batch_size=32), axis=0
+            )
+        )(sample, keys)
         return {"mean": jnp.mean(latent, 0), "std": jnp.maximum(jnp.std(latent, 0), 1e-8), "sensitivity": estimate}
 
     def _quantise(self, index: int, lambda_: float) -> Stage:
         c = self.config
 
         def start(key, params, source):
+            params = jax.tree.map(jnp.asarray, params)
             statistics = params["latent_statistics"]
             if index == 0:
                 bottleneck = uniform_start(c, lambda_, statistics, key)

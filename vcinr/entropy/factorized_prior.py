@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ def init(key: jax.Array, scale: jax.Array | np.ndarray | float, dims: int) -> di
     slope = scale ** (-1.0 / (len(widths) - 1))
     params: dict[str, Any] = {}
     shift = jnp.zeros((dims, 1, 1))
-    for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
         entry = slope / fan_in
         kernel = jnp.broadcast_to(entry[:, None, None], (dims, fan_out, fan_in))
         params[f"kernel_{i}"] = jnp.where(kernel > 20.0, kernel, jnp.log(jnp.expm1(jnp.minimum(kernel, 20.0))))

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vcinr.fields import modulations, siren
-from vcinr.fields.siren import Layer
 from vcinr.fields.sine import SINES
+from vcinr.fields.siren import Layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,9 @@ class LatentShiftField(Siren):
         super().setup()
         c = self.config
         self.projection = self.param(
-            "projection", nn.initializers.variance_scaling(1.0 / c.omega_0**2, "fan_in", "normal"), (c.latent_dim, c.num_layers * c.width)
+            "projection",
+            nn.initializers.variance_scaling(1.0 / c.omega_0**2, "fan_in", "normal"),
+            (c.latent_dim, c.num_layers * c.width),
         )
 
     def layers(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
@@ -139,7 +141,8 @@ class LowRankGateField(Siren):
         return modulations.low_rank_gates(self.base, left, right, c.gate_gain)
 
 
-FIELDS = {"none": Siren, "latent_shifts": LatentShiftField, "low_rank_gates": LowRankGateField}
+FIELDS: dict[str, type[Siren]] = {"none": Siren, "latent_shifts": LatentShiftField, "low_rank_gates": LowRankGateField}
+"""`FieldConfig.modulation` → field. A new one is a new entry; see docs/extending.md."""
 
 
 def make_field(config: FieldConfig) -> Siren:

@@ -14,7 +14,7 @@ from vcinr.fields.siren import Layer
 
 
 def shifts(layers: Sequence[Layer], offsets: Sequence[jax.Array]) -> Sequence[Layer]:
-    """b' = b + s for the first ``len(offsets)`` layers; s is [width] each (Perez et al. 2018; Dupont et al. 2022, section 3.1)."""
+    """b' = b + s for the first ``len(offsets)`` layers, s [width] each (Perez et al. 2018; Dupont et al. 2022, section 3.1)."""
     shifted = [(kernel, bias + offset) for (kernel, bias), offset in zip(layers, offsets, strict=False)]
     return shifted + list(layers[len(offsets) :])
 
@@ -40,7 +40,6 @@ def low_rank_gates(
     left, right: U and V of layers 1, 2, …; a gain of 2 makes the neutral gate, sigmoid(0) = ½, leave W as it is.
     """
     gated = [
-        (gain * jax.nn.sigmoid(u @ v.T) * kernel, bias)
-        for (kernel, bias), u, v in zip(layers[1:-1], left, right, strict=True)
+        (gain * jax.nn.sigmoid(u @ v.T) * kernel, bias) for (kernel, bias), u, v in zip(layers[1:-1], left, right, strict=True)
     ]
     return [layers[0], *gated, layers[-1]]

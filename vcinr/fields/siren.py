@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -15,7 +16,7 @@ Layer = tuple[jax.Array, jax.Array]
 def layer_sizes(coord_dim: int, channels: int, num_layers: int, width: int) -> list[tuple[int, int]]:
     """(fan_in, fan_out) of each layer: ``num_layers`` sine layers of ``width`` units, then the linear output."""
     dims = [coord_dim] + [width] * num_layers + [channels]
-    return list(zip(dims[:-1], dims[1:], strict=True))
+    return list(itertools.pairwise(dims))
 
 
 def kernel_bound(index: int, fan_in: int, omega_0: float) -> float:

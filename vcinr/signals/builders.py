@@ -41,7 +41,7 @@ def demo_folder() -> pathlib.Path:
 
 
 def side(name: str) -> str:
-    """ "train" or "validation" for a picture's file name without suffix, by a hash: adding pictures moves no other."""
+    """The split, train or validation, of a picture by a hash of its name without suffix: adding pictures moves no other."""
     digest = hashlib.sha256(name.encode()).digest()
     return "validation" if int.from_bytes(digest[:8], "big") % 100 < VALIDATION_PERCENT else "train"
 

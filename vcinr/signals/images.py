@@ -64,9 +64,8 @@ def write_image(path: str | os.PathLike, picture: np.ndarray) -> None:
     """
     suffix = pathlib.Path(path).suffix.lower()
     if suffix not in LOSSLESS_SUFFIXES:
-        raise ImageError(
-            f"{os.fspath(path)}: decoded pictures are written as {', '.join(LOSSLESS_SUFFIXES)}, which keep every value"
-        )
+        valid = ", ".join(LOSSLESS_SUFFIXES)
+        raise ImageError(f"{os.fspath(path)}: pictures are written as one of {valid}, which keep every value")
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
         raise ImageError(f"a picture to write is uint8 [h, w, 3], not {picture.dtype} {list(picture.shape)}")
     Image.fromarray(picture).save(path)

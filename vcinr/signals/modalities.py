@@ -15,8 +15,8 @@ class Modality:
 
     name: its key in `MODALITIES`.
     coord_dim, channels: coordinates and values of a sample.
-    normalise: raw array [*shape, channels] → float32 in the units that fields fit ([0, 1] for pictures); a wrong array is
-        a ValueError that names the mend.
+    normalise: raw array [*shape, channels] → float32 in [0, 1], each sample by itself (training normalises patches, encoding
+        whole signals); a wrong array is a ValueError that names the mend.
     denormalise: float [..., channels] → raw; what lies outside the raw range is clipped.
     peak: largest raw value less the smallest, the peak of PSNR in raw units (255 for 8-bit pictures).
     """
@@ -70,3 +70,4 @@ MODALITIES: dict[str, Modality] = {
         peak=255.0,
     ),
 }
+"""Name → row. A new one is a new entry, made before a codec of that modality is; see docs/extending.md."""

@@ -45,7 +45,7 @@ def join(patches: Shaped[np.ndarray, "p *patch c"], shape: tuple[int, ...]) -> S
     return np.ascontiguousarray(whole[tuple(slice(n) for n in grid.shape)])
 
 
-def patch_mask(shape: tuple[int, ...], patch: tuple[int, ...]) -> Float32[np.ndarray, p * patch]:
+def patch_mask(shape: tuple[int, ...], patch: tuple[int, ...]) -> Float32[np.ndarray, "p *patch"]:
     """1 where a sample of a patch lies inside the signal, 0 where it hangs over the edge."""
     grid = Grid(tuple(shape), tuple(patch))
     inside = np.ones((1, *grid.patch), np.float32)

@@ -6,17 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped
 
 
 class PatchSource:
-    """Random crops, and mirror images, of pictures (or of any uint8 arrays on grids).
+    """Random crops, and mirror images, of pictures (or of any raw arrays on grids: sounds, volumes).
 
-    pictures: uint8 [*shape, c], any shapes at least as large as ``patch``, equal c; a lazy sequence is gone through once.
+    pictures: [*shape, c], any shapes at least as large as ``patch``, one dtype and c; a lazy sequence is gone through once.
     patch: samples along each axis of a crop.
     flips: whether crops are mirrored along the last axis of the grid (left to right) with probability one half.
     max_bytes: pictures beyond this many bytes in all are not kept in memory but read again from ``pictures`` when drawn.
-    Raises ValueError for no pictures, another dtype, rank or number of channels, or pictures smaller than the patch.
+    Raises ValueError for no pictures, ones that differ in dtype or channels, another rank, or pictures smaller than the patch.
     """
 
     def __init__(
@@ -32,11 +32,15 @@ class PatchSource:
         room = max_bytes
         for index in range(len(pictures)):
             picture = pictures[index]
-            if picture.dtype != np.uint8 or picture.ndim != len(self.patch) + 1:
+            if picture.ndim != len(self.patch) + 1:
                 raise ValueError(
-                    f"picture {index} is {picture.dtype} {list(picture.shape)}; a patch of {self.patch} needs uint8 with "
+                    f"picture {index} is {picture.dtype} {list(picture.shape)}; a patch of {self.patch} needs "
                     f"{len(self.patch)} axes and channels last"
                 )
+            if index == 0:
+                self.dtype = picture.dtype
+            if picture.dtype != self.dtype:
+                raise ValueError(f"picture {index} is {picture.dtype} and picture 0 is {self.dtype}: make them equal")
             if shapes and picture.shape[-1] != shapes[0][-1]:
                 raise ValueError(
                     f"picture {index} has {picture.shape[-1]} channels and picture 0 has {shapes[0][-1]}: make them equal"
@@ -60,8 +64,8 @@ class PatchSource:
         """Number of pictures."""
         return len(self._kept)
 
-    def batch(self, rng: np.random.Generator, size: int) -> dict[str, UInt8[np.ndarray, "size *patch c"]]:
-        """``{"values": uint8 [size, *patch, c]}``: a picture in proportion to its area, then a uniformly random crop."""
+    def batch(self, rng: np.random.Generator, size: int) -> dict[str, Shaped[np.ndarray, "size *patch c"]]:
+        """``{"values": [size, *patch, c]}`` of the pictures' dtype: a picture in proportion to its area, then a uniformly random crop."""
         index = np.searchsorted(self._ends, rng.integers(self._ends[-1], size=size), side="right")
         offset = rng.integers(self._shapes[index] - self.patch + 1)
         mirror = rng.integers(2, size=size) if self.flips else np.zeros(size, np.int64)
@@ -69,7 +73,7 @@ class PatchSource:
 
     def all_patches(
         self, rng: np.random.Generator, offsets_per_picture: int = 1, limit: int | None = None
-    ) -> UInt8[np.ndarray, "n *patch c"]:
+    ) -> Shaped[np.ndarray, "n *patch c"]:
         """Every whole patch of every picture, tiled from random offsets; with ``flips`` its mirror image follows each patch.
 
         offsets_per_picture: tilings of each picture, at different offsets (fewer where it has no more).
@@ -94,7 +98,7 @@ class PatchSource:
         return self._gather(table[:, 0], table[:, 1:], chosen % mirrors)
 
     def _gather(self, index: np.ndarray, offset: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-        out = np.empty((len(index), *self.patch, self.channels), np.uint8)
+        out = np.empty((len(index), *self.patch, self.channels), self.dtype)
         last, picture = -1, None
         for row, (i, start, flip) in enumerate(zip(index, offset, mirror, strict=True)):
             if i != last:

@@ -41,6 +41,7 @@ def run_stage(
     index: int,
     validation: ExampleSource | None = None,
     progress: Progress | None = None,
+    make_examples: Callable[[Params, ExampleSource], ExampleSource] | None = None,
 ) -> Params:
     """Runs one stage to its end and returns the new parameters, as NumPy arrays.
 
@@ -51,6 +52,7 @@ def run_stage(
     index: the stage's place in its codec; the batch of update n (from 1) of attempt a is drawn by
         ``np.random.default_rng([seed, index, a, n - 1])``.
     validation: held-out patches, measured with the parameter average every ``eval_every`` steps.
+    make_examples: stands in for the stage's own `examples`, such as those of the stage before.
     Raises RuntimeError, naming the step, for a fault that no rollback is left for; ValueError for a config that does not
     fit the devices, or another run's checkpoint.
     """
@@ -59,11 +61,12 @@ def run_stage(
     if not finished.is_file():
         key = jax.random.fold_in(jax.random.key(seed), index + 1)
         init_key, train_key = jax.random.split(key)
-        source = stage.examples(params, patches)
+        make_examples = make_examples or stage.examples
+        source = make_examples(params, patches)
         trainable = stage.init(init_key, params, source)
         if stage.loss is not None:
             frozen = stage.frozen(params)
-            held_out = stage.examples(params, validation) if validation is not None and stage.training.eval_every else None
+            held_out = make_examples(params, validation) if validation is not None and stage.training.eval_every else None
             run = _Run(stage, frozen, source, held_out, folder, seed, index, progress or Progress(quiet=True))
             trainable = jax.tree.map(jnp.asarray, run.optimise(trainable, train_key))
         result = jax.device_get(stage.finish(params, trainable))

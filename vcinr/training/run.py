@@ -7,7 +7,7 @@ import datetime
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -62,11 +62,34 @@ def train(
         record_start(Path(workdir), describe(codec, seed, config_json))
     params = jax.device_get(codec.init(jax.random.fold_in(jax.random.key(seed), 0)))
     with Progress(quiet=quiet or jax.process_index() != 0) as progress:
+        make_examples = None
         for index, stage in enumerate(codec.stages()):
+            make_examples = _Once(stage.examples) if stage.examples is not None else make_examples
             params = run_stage(
-                stage, params, patches, seed=seed, workdir=workdir, index=index, validation=validation, progress=progress
+                stage,
+                params,
+                patches,
+                seed=seed,
+                workdir=workdir,
+                index=index,
+                validation=validation,
+                progress=progress,
+                make_examples=make_examples,
             )
     return params
+
+
+class _Once:
+    """Examples made when a stage first asks for them, and kept for the stages that share them."""
+
+    def __init__(self, make: Callable[[Params, ExampleSource], ExampleSource]):
+        self._make = make
+        self._made: dict[int, ExampleSource] = {}
+
+    def __call__(self, params: Params, patches: ExampleSource) -> ExampleSource:
+        if id(patches) not in self._made:
+            self._made[id(patches)] = self._make(params, patches)
+        return self._made[id(patches)]
 
 
 def describe(codec: Trainable, seed: int, config_json: str | None) -> dict[str, Any]:

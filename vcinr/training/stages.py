@@ -35,7 +35,7 @@ def mean_gradient(
         fold_in(key, i), so that the result does not depend on how many devices share the work.
     Returns (gradient, {"loss": …, …}), equal on all devices. Memory does not grow with the number of microbatches.
     """
-    gradient = jax.grad(lambda *args: _mean_metrics(stage, *args), has_aux=True)
+    gradient = jax.grad(lambda *args: _mean_metrics(stage.loss, *args), has_aux=True)
     per_device = _over_microbatches(lambda *args: gradient(trainable, frozen, *args), batch, key, stage.training.microbatch)
     return axis_mean(per_device)
 
@@ -102,7 +102,7 @@ def make_validation(
 
     def evaluate(trainable: Any, frozen: Any, batch: Mapping[str, jax.Array]) -> Metrics:
         def metrics(*args: Any) -> Metrics:
-            return _mean_metrics(stage, trainable, frozen, *args)[1]
+            return _mean_metrics(stage.evaluate or stage.loss, trainable, frozen, *args)[1]
 
         return axis_mean(_over_microbatches(metrics, batch, jax.random.key(0), limit))
 
@@ -111,9 +111,9 @@ def make_validation(
 
 
 def _mean_metrics(
-    stage: Stage, trainable: Any, frozen: Any, examples: Mapping[str, jax.Array], keys: jax.Array
+    loss_of_one: Callable, trainable: Any, frozen: Any, examples: Mapping[str, jax.Array], keys: jax.Array
 ) -> tuple[jax.Array, Metrics]:
-    losses, metrics = jax.vmap(stage.loss, in_axes=(None, None, 0, 0))(trainable, frozen, examples, keys)
+    losses, metrics = jax.vmap(loss_of_one, in_axes=(None, None, 0, 0))(trainable, frozen, examples, keys)
     loss = jnp.mean(losses)
     return loss, {**{name: jnp.mean(value, axis=0) for name, value in metrics.items()}, "loss": loss}
 
@@ -136,9 +136,7 @@ def _over_microbatches(fn: Callable, batch: Mapping[str, jax.Array], key: jax.Ar
     return jax.tree.map(lambda x: x / count, total)
 
 
-def _watch(
-    state: TrainState, loss: jax.Array, finite: jax.Array, collapse_db: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _watch(state: TrainState, loss: jax.Array, finite: jax.Array, collapse_db: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Smoothed loss, its least value so far, and whether it stands `collapse_db` decibels above that."""
     count = state.step + 1
     smoothed, best = state.aux["smoothed_loss"], state.aux["best_loss"]

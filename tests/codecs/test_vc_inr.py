@@ -1,0 +1,275 @@
+"""VC-INR: the true meta-gradient, memory that does not grow, a quantiser that starts uniform, files that decode elsewhere."""
+
+import dataclasses
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vcinr.codecs.codec import Code, TrainingConfig
+from vcinr.codecs.coding import estimated_bits
+from vcinr.codecs.vc_inr import (
+    VCINR,
+    AdaptationConfig,
+    QuantiserConfig,
+    VCINRConfig,
+    adapt_latent,
+    analyse,
+    fit_prior,
+    meta_loss,
+    quantisation_loss,
+    sensitivity,
+    signal_loss,
+    synthesise_latent,
+    uniform_start,
+)
+from vcinr.fields.field import FieldConfig, make_field
+from vcinr.model import load, make_model
+from vcinr.signals.grids import pixel_grid
+from vcinr.signals.patches import to_signal
+from vcinr.signals.sources import PatchSource
+from vcinr.training.run import train
+
+TINY = VCINRConfig(
+    patch=(8, 8),
+    field=FieldConfig(num_layers=3, width=12, latent_dim=5, rank=2, hyper_width=16, hyper_depth=1),
+    meta=TrainingConfig(num_steps=6, batch_size=4, warmup_steps=2, checkpoint_every=3, log_every=2),
+    quantiser=QuantiserConfig(
+        lambdas=(0.003, 0.03), width=8, num_latents=64, prior_steps=60,
+        training=TrainingConfig(num_steps=4, batch_size=4, warmup_steps=1),
+    ),
+    encode_batch=8,
+)  # fmt: skip
+
+
+def trained_parts(config, seed=0):
+    params = VCINR(config).init(jax.random.key(seed))
+    return {name: params[name] for name in ("shared", "latent_init", "step_sizes")}
+
+
+def values_of(config, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).random((config.patch[0] * config.patch[1], 3)), jnp.float32)
+
+
+def with_adaptation(config, **changes):
+    return dataclasses.replace(config, adaptation=dataclasses.replace(config.adaptation, **changes))
+
+
+@pytest.mark.parametrize("chunk", [0, 24])
+def test_the_meta_gradient_is_the_true_one(chunk):
+    with jax.enable_x64(True):
+        config = with_adaptation(TINY, chunk=chunk)
+        trained = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), trained_parts(config))
+        # Steps that move the latent far, so that the second-order part is no rounding error.
+        trained["step_sizes"]["reference"] = jnp.asarray(5000.0)
+        example = {"values": jnp.asarray(values_of(config), jnp.float64)}
+
+        @jax.jit
+        def loss(parts):
+            return meta_loss(config, parts, example)[0]
+
+        gradient = jax.jit(jax.grad(loss))(trained)
+        first_order = jax.grad(lambda parts: meta_loss(with_adaptation(config, first_order=True), parts, example)[0])(trained)
+        groups = {
+            "latent_init": lambda path: "latent_init" in path,
+            "theta": lambda path: "kernel_" in path or "bias_" in path,
+            "step_sizes": lambda path: "log_scale" in path,
+            "hypernetwork": lambda path: "heads" in path or "network" in path,
+        }
+        paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(trained)]
+        for name, belongs in groups.items():
+            rng = np.random.default_rng(3)
+            leaves, structure = jax.tree.flatten(trained)
+            chosen = [belongs(path) and not (name == "theta" and ("heads" in path or "network" in path)) for path in paths]
+            assert any(chosen), name
+            direction = structure.unflatten(
+                [jnp.asarray(rng.normal(size=np.shape(a))) * float(c) for a, c in zip(leaves, chosen, strict=True)]
+            )
+            eps = 1e-6
+            plus, minus = (jax.tree.map(lambda a, d, h=h: a + h * d, trained, direction) for h in (eps, -eps))
+            numeric = (loss(plus) - loss(minus)) / (2 * eps)
+            exact = sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.sum(g * d), gradient, direction)))
+            np.testing.assert_allclose(exact, numeric, rtol=2e-6, err_msg=name)
+            dropped = sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.sum(g * d), first_order, direction)))
+            if name != "step_sizes":
+                assert abs(dropped - numeric) > 1e-3 * abs(numeric), f"{name}: the second order part is missing from this test"
+
+
+def temp_bytes(config, trained, values):
+    gradient = jax.jit(jax.grad(lambda parts, y: meta_loss(config, parts, {"values": y})[0]))
+    return gradient.lower(trained, values).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory_does_not_grow_with_the_number_of_inner_steps():
+    def measured(steps):
+        wide = dataclasses.replace(TINY, patch=(32, 32), field=dataclasses.replace(TINY.field, width=32))
+        config = with_adaptation(wide, num_steps=steps)
+        return temp_bytes(config, trained_parts(config), values_of(config))
+
+    assert measured(16) < 1.05 * measured(2)
+
+
+def test_memory_does_not_grow_with_the_signal_where_coordinates_come_in_chunks():
+    def measured(side, chunk):
+        config = dataclasses.replace(
+            with_adaptation(TINY, chunk=chunk), patch=(side, side), field=dataclasses.replace(TINY.field, width=32)
+        )
+        # What must be there is the signal itself: values, coordinates and weights, a few times over.
+        return temp_bytes(config, trained_parts(config), values_of(config)) - 16 * 4 * side * side
+
+    small, large, whole = measured(32, 256), measured(96, 256), measured(96, 0)
+    assert large < 1.2 * small
+    assert large < whole / 6
+
+
+def test_padding_weighs_nothing():
+    trained = trained_parts(TINY)
+    trained["step_sizes"]["reference"] = 100.0
+    values = values_of(TINY)
+    weight = (jnp.arange(64) < 40).astype(jnp.float32)
+    other = jnp.where(weight[:, None] > 0, values, 77.0)
+    np.testing.assert_array_equal(adapt_latent(TINY, trained, values, weight), adapt_latent(TINY, trained, other, weight))
+
+
+def test_sensitivity_is_the_mean_squared_jacobian():
+    shared = trained_parts(TINY)["shared"]
+    latent = jax.random.normal(jax.random.key(3), (5,))
+    coords = jnp.asarray(pixel_grid((8, 8)))
+    jacobian = jax.jacobian(lambda phi: make_field(TINY.field).apply({"params": shared}, coords, phi))(latent)
+    exact = np.mean(np.square(np.asarray(jacobian)), axis=(0, 1))
+    keys = jax.random.split(jax.random.key(4), 4000)
+    estimate = jnp.mean(jax.vmap(lambda key: sensitivity(TINY, shared, latent, key))(keys), axis=0)
+    np.testing.assert_allclose(estimate, exact, rtol=0.15)
+
+
+@pytest.fixture(scope="module")
+def quantiser_start():
+    statistics = {
+        "mean": jnp.array([0.0, 1.0, -2.0, 0.5, 3.0]),
+        "std": jnp.array([1.0, 0.1, 2.0, 0.3, 1.0]),
+        "sensitivity": jnp.array([1e-3, 1e-1, 1e-4, 1e-2, 1e-6]),
+    }
+    bottleneck = uniform_start(TINY, 0.01, statistics, jax.random.key(0))
+    latents = statistics["mean"] + statistics["std"] * jax.random.normal(jax.random.key(1), (3000, 5))
+    prior = fit_prior(TINY, bottleneck, statistics, latents, jax.random.key(2))
+    return statistics, {**bottleneck, "prior": prior}, latents
+
+
+def test_the_quantiser_starts_uniform_with_the_best_step(quantiser_start):
+    statistics, bottleneck, latents = quantiser_start
+    step = np.sqrt(6 / (np.log(2) * 0.01 * 255**2 * 192 * np.asarray(statistics["sensitivity"])))
+    for latent in latents[:20]:
+        z = analyse(TINY, bottleneck, statistics, latent)
+        np.testing.assert_allclose(z, (latent - statistics["mean"]) / step, rtol=1e-4, atol=1e-5)
+        back = synthesise_latent(TINY, bottleneck, statistics, jnp.round(z))
+        assert np.all(np.abs(back - latent) <= step * 0.5001)
+        np.testing.assert_allclose(synthesise_latent(TINY, bottleneck, statistics, z), latent, rtol=1e-4, atol=1e-5)
+
+
+def test_the_prior_is_fitted_to_the_symbols(quantiser_start):
+    statistics, bottleneck, latents = quantiser_start
+    frozen = {"latent_statistics": statistics, "shared": trained_parts(TINY)["shared"]}
+
+    def bits(latent):
+        example = {"latent": latent, "values": jnp.zeros((64, 3))}
+        return quantisation_loss(TINY, 0.01, True, bottleneck, frozen, example, jax.random.key(0))[1]["bits"]
+
+    rows = jax.vmap(bits)(latents[:500])
+    symbols = np.rint(np.asarray(jax.vmap(lambda row: analyse(TINY, bottleneck, statistics, row))(latents)))
+    entropy = 0.0
+    for column in symbols.T:
+        frequency = np.unique(column, return_counts=True)[1] / len(column)
+        entropy -= np.sum(frequency * np.log2(frequency))
+    assert abs(float(np.mean(rows)) - entropy) < 0.08 * entropy + 0.3
+
+
+def test_distortion_on_the_latent_is_a_switch(quantiser_start):
+    statistics, bottleneck, latents = quantiser_start
+    config = dataclasses.replace(TINY, quantiser=dataclasses.replace(TINY.quantiser, distortion="latent"))
+    z = analyse(config, bottleneck, statistics, latents[0])
+    gap = synthesise_latent(config, bottleneck, statistics, jnp.round(z)) - latents[0]
+    frozen, example = {"latent_statistics": statistics, "shared": {}}, {"latent": latents[0], "values": jnp.zeros((64, 3))}
+    loss, metrics = quantisation_loss(config, 0.5, True, bottleneck, frozen, example, jax.random.key(0))
+    expected = metrics["bits"] / 192 + 0.5 * 255**2 * jnp.sum(statistics["sensitivity"] * gap**2)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vc_inr")
+    pictures = [np.random.default_rng(i).integers(0, 256, (24, 24, 3), dtype=np.uint8) for i in range(3)]
+    codec = VCINR(TINY)
+    params = train(codec, PatchSource(pictures, (8, 8)), seed=0, workdir=folder / "run", quiet=True)
+    make_model(codec, params, {}).save(folder / "model")
+    return folder / "model"
+
+
+def test_training_makes_two_points_and_files_that_another_process_reads(model_dir, tmp_path):
+    model = load(model_dir)
+    assert [point["name"] for point in model.points] == ["0", "1"]
+    picture = np.random.default_rng(9).integers(0, 256, (21, 13, 3), dtype=np.uint8)
+    for point in (0, 1):
+        data = model.encode(picture, point)
+        (tmp_path / "x.vcinr").write_bytes(data)
+        script = (
+            "import sys, numpy as np, vcinr; m = vcinr.load(sys.argv[1]);"
+            "p, codes, grids = m.read_codes(open(sys.argv[2], 'rb').read());"
+            "np.savez(sys.argv[3], symbols=codes[0].streams['latent'], values=m.decode(open(sys.argv[2], 'rb').read()))"
+        )
+        subprocess.run([sys.executable, "-c", script, model_dir, tmp_path / "x.vcinr", tmp_path / "y.npz"], check=True)
+        other = np.load(tmp_path / "y.npz")
+        signal = to_signal(picture.astype(np.float32) / 255, (8, 8))
+        code = model.codec.encode(model.params, [signal], point)[0]
+        np.testing.assert_array_equal(other["symbols"], code.streams["latent"])
+        assert other["values"].shape == picture.shape
+        assert np.abs(other["values"].astype(int) - model.decode(data)).max() <= 1
+
+
+def test_file_size_agrees_with_the_estimate(model_dir):
+    model = load(model_dir)
+    pictures = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8) for i in range(4)]
+    data = model.encode_together(pictures, 1)
+    assert 0 <= 8 * model.payload_bytes(data) - model.estimated_bits(data) < 40 + 0.005 * model.estimated_bits(data)
+
+
+def test_wild_symbols_survive(model_dir):
+    model = load(model_dir)
+    grid = to_signal(np.zeros((8, 16, 3), np.float32), (8, 8)).grid
+    wild = Code({"latent": np.array([0, 2**31 - 1, -(2**31), 5, -70000, 1, 2, 3, 4, 5], np.int32)})
+    data = model._write([grid], [wild], 0)
+    np.testing.assert_array_equal(model.read_codes(data)[1][0].streams["latent"], wild.streams["latent"])
+    assert estimated_bits(model.codec, model.params, 0, grid, wild) > 64
+
+
+def test_other_effort_is_refused(model_dir):
+    with pytest.raises(ValueError, match="effort"):
+        load(model_dir).encode(np.zeros((8, 8, 3), np.uint8), effort=3)
+
+
+def test_signal_loss_is_the_mean_squared_error_of_the_field():
+    trained, values = trained_parts(TINY), values_of(TINY)
+    latent = jax.random.normal(jax.random.key(1), (5,))
+    predicted = make_field(TINY.field).apply({"params": trained["shared"]}, jnp.asarray(pixel_grid((8, 8))), latent)
+    loss = signal_loss(TINY, trained["shared"], latent, values)
+    np.testing.assert_allclose(loss, np.mean((predicted - values) ** 2), rtol=1e-5)
+
+
+def test_more_inner_steps_and_true_curvature_lower_the_loss_from_the_start():
+    config = with_adaptation(TINY, num_steps=3, initial_step=0.5)
+    codec = VCINR(config)
+    source = PatchSource([np.tile(np.arange(0, 240, 10, dtype=np.uint8)[:, None, None], (1, 24, 3))], (8, 8))
+    stage = codec.stages()[0]
+    params = codec.init(jax.random.key(0))
+    trained = stage.init(jax.random.key(1), params, stage.examples(params, source))
+    values = stage.examples(params, source).batch(np.random.default_rng(0), 1)["values"][0]
+    values = jnp.asarray(values)
+    before = signal_loss(config, trained["shared"], trained["latent_init"], values)
+    after, _ = meta_loss(config, trained, {"values": values})
+    assert float(after) < float(before)
+
+
+def test_adaptation_config_default_is_second_order():
+    assert AdaptationConfig().first_order is False

@@ -1,8 +1,11 @@
 """vcinr: neural compression with implicit neural representations, in JAX."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vcinr.bitstream import BitstreamError
+
+if TYPE_CHECKING:
+    from vcinr.model import Model, ModelError, load
 
 __version__ = "0.1.0"
 __all__ = ["BitstreamError", "Model", "ModelError", "load"]

@@ -3,117 +3,224 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import math
 import os
+import stat
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import jax
-import numpy as np
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
-
+import vcinr
 from vcinr import bitstream
-from vcinr.bitstream import DEFAULT_MAX_PIXELS, BitstreamError
-from vcinr.model import Model, ModelError, find_by_fingerprint, load, model_folders
-from vcinr.signals.images import read_image, write_image
+from vcinr.bitstream import BitstreamError
+
+# JAX, rich and Pillow are imported where they are needed: `vcinr --help` and `vcinr info` answer without them.
 
 SUFFIX = ".vcinr"
 GROUP_PIXELS = 2**24
-"""Pictures are encoded together up to this many pixels, which bounds memory and pads only the last batch of a group."""
+"""Pictures are coded together up to this many pixels, which bounds memory and pads only the last batch of a group."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status. What is wrong with the input is one line on standard error, and status 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # A file may have any name, a terminal any alphabet.
     options = _parser().parse_args(arguments)
-    _use_compilation_cache()
     try:
-        options.run(options)
-    except (BitstreamError, ModelError, ValueError, OSError) as error:
-        print(f"vcinr: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+        with warnings.catch_warnings():
+            # Libraries warn those who program with them; what concerns who runs this is an error, or printed.
+            warnings.simplefilter("ignore")
+            options.run(options)
+    except KeyboardInterrupt:
+        return 130
+    except MemoryError:
+        wrong = "not enough memory for signals of this size"
+    except OSError as error:
+        wrong = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    except ValueError as error:
+        wrong = str(error)
+    else:
+        return 0
+    print(f"vcinr: {' '.join(wrong.split())}", file=sys.stderr)
+    return 1
 
 
 def encode(options: argparse.Namespace) -> None:
     """`vcinr encode IN OUT`, or `vcinr encode FILES… --out DIR`."""
-    model = _model(options.model)
+    from vcinr.signals.images import read_image
+
     pairs = _pairs(options.paths, options.out, SUFFIX)
-    jobs: dict[int, list] = {}
-    with _progress() as bar:
-        task = bar.add_task("encoding", total=len(pairs))
+    for _, target in pairs:
+        _check_overwritten(target)
+    _use_compilation_cache()
+    model = _model(options.model)
+
+    def read(advance: Callable[[], None]) -> Iterator[tuple]:
         for source, target in pairs:
-            picture = read_image(source, background=options.background, eight_bit=options.eight_bit, max_pixels=options.max_pixels)
+            picture = read_image(source, options.background, options.eight_bit, options.max_pixels)
             point = options.point
-            if options.bpp is not None or options.psnr is not None:
-                point = model.choose_point(picture, options.bpp, options.psnr, options.effort)
-            group = jobs.setdefault(point, [])
-            group.append((source, target, picture))
-            if sum(p.shape[0] * p.shape[1] for _, _, p in group) >= GROUP_PIXELS:
-                _encode_group(model, point, jobs.pop(point), options, bar.console)
-            bar.advance(task)
-        for point, group in jobs.items():
-            _encode_group(model, point, group, options, bar.console)
+            with _about(source):
+                model.check_size([picture.shape[:2]], options.max_pixels)
+                if options.bpp is not None or options.psnr is not None:
+                    point = model.choose_point(picture, options.bpp, options.psnr, options.effort)
+            advance()
+            yield point, math.prod(picture.shape[:2]), (source, target, picture)
+
+    with _progress("encoding", len(pairs)) as advance:
+        for point, group in _in_groups(read(advance)):
+            _encode_group(model, point, group, options)
 
 
 def decode(options: argparse.Namespace) -> None:
     """`vcinr decode IN OUT.png`, or `vcinr decode FILES… --out DIR`."""
+    from vcinr.model import find_by_fingerprint
+    from vcinr.signals.images import LOSSLESS_SUFFIXES
+
     pairs = _pairs(options.paths, options.out, ".png")
-    models: dict[bytes, Model] = {}
-    with _progress() as bar:
-        task = bar.add_task("decoding", total=len(pairs))
+    for _, target in pairs:
+        if Path(target).suffix.lower() not in LOSSLESS_SUFFIXES:
+            raise ValueError(f"{target}: pictures are written as one of {', '.join(LOSSLESS_SUFFIXES)}, which keep every value")
+    _use_compilation_cache()
+    models = [vcinr.load(options.model)] if options.model is not None else []
+
+    def read(advance: Callable[[], None]) -> Iterator[tuple]:
         for source, target in pairs:
-            data = Path(source).read_bytes()
-            fingerprint = bitstream.peek(data, options.max_pixels).fingerprint
-            if fingerprint not in models:
-                models[fingerprint] = _model(options.model) if options.model else find_by_fingerprint(fingerprint)
-            write_image(target, models[fingerprint].decode(data, options.max_pixels))
-            bar.advance(task)
+            with _about(source):
+                data = _read(source)
+                peek = bitstream.peek(data, options.max_pixels)
+                able = [model for model in models if options.model is not None or peek.fingerprint in model.fingerprints]
+                if not able:
+                    able = [find_by_fingerprint(peek.fingerprint)]
+                    models.extend(able)
+            advance()
+            yield able[0], sum(map(math.prod, peek.shapes)), (source, target, data)
+
+    with _progress("decoding", len(pairs)) as advance:
+        for model, group in _in_groups(read(advance)):
+            _decode_group(model, group, options.max_pixels)
 
 
 def info(options: argparse.Namespace) -> None:
     """`vcinr info FILE`: what a file says of itself, no model needed."""
-    data = Path(options.path).read_bytes()
-    peek = bitstream.peek(data, options.max_pixels)
-    pixels = sum(int(np.prod(shape)) for shape in peek.shapes)
+    with _about(options.path):
+        data = _read(options.path)
+        peek = bitstream.peek(data, options.max_pixels)
     shapes = ", ".join("×".join(map(str, shape)) for shape in peek.shapes[:4]) + (", …" if len(peek.shapes) > 4 else "")
     print(f"format version {peek.version}")
     print(f"fingerprint    {peek.fingerprint.hex()}")
     print(f"signals        {len(peek.shapes)} ({shapes})")
-    print(f"size           {len(data)} bytes, {8 * len(data) / pixels:.4f} bpp")
+    print(f"size           {len(data)} bytes, {8 * len(data) / sum(map(math.prod, peek.shapes)):.4f} bpp")
 
 
 def models(options: argparse.Namespace) -> None:
     """`vcinr models [DIR…]`: models and their operating points."""
-    folders = [Path(folder) for folder in options.folders] or model_folders()
+    from rich.console import Console
+    from rich.table import Table
+
+    from vcinr.model import SEARCH_VARIABLE, model_folders
+
+    folders = [found for folder in options.folders for found in model_folders([folder]) or [Path(folder)]] or model_folders()
     if not folders:
-        raise ModelError("no models found: name a folder, or set VCINR_MODELS to folders that hold models")
-    table = Table("model", "codec", "point", "λ", "bpp", "PSNR / dB", "fingerprint", "MB")
+        raise ValueError(f"no models found: name a folder, or set {SEARCH_VARIABLE} to folders that hold models")
+    table = Table("model", "codec", "point", "name", "λ", "bpp", "PSNR / dB", "fingerprint", "MB")
     for folder in folders:
-        model = load(folder)
+        model = vcinr.load(folder)
         for i, point in enumerate(model.points):
-            cells = [f"{point[key]:{spec}}" if key in point else "" for key, spec in (("lambda", "g"), ("bpp", ".3f"), ("psnr_db", ".2f"))]
+            measured = (("lambda", "g"), ("bpp", ".3f"), ("psnr_db", ".2f"))
+            cells = [format(point[key], spec) if point.get(key) is not None else "" for key, spec in measured]
             first = [str(folder), model.codec.name] if i == 0 else ["", ""]
-            table.add_row(*first, str(i), *cells, point["fingerprint"], f"{model.num_bytes / 1e6:.1f}" if i == 0 else "")
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+            last = f"{model.num_bytes / 1e6:.1f}" if i == 0 else ""
+            table.add_row(*first, str(i), str(point["name"]), *cells, point["fingerprint"], last)
+    Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False).print(table)
     print("bpp and PSNR are those of the validation patches at training time, in one container.")
 
 
-def _encode_group(model: Model, point: int, group: list, options: argparse.Namespace, console: Console) -> None:
-    files = model.encode_batch([picture for _, _, picture in group], point, options.effort)
-    for (source, target, picture), data in zip(group, files, strict=True):
-        Path(target).write_bytes(data)
-        line = f"{source} → {target}: {len(data)} bytes, {8 * len(data) / (picture.shape[0] * picture.shape[1]):.4f} bpp"
-        if options.verify:
-            decoded = model.decode(Path(target).read_bytes(), options.max_pixels)
-            error = np.mean(np.square(decoded.astype(np.float64) - picture)) / 255.0**2
-            line += f", {-10 * np.log10(max(error, 1e-12)):.2f} dB"
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+def _in_groups(items: Iterable[tuple[Hashable, int, Any]]) -> Iterator[tuple[Any, list]]:
+    """Items of (key, pixels, item) as lists of one key each, of about `GROUP_PIXELS` at most."""
+    groups: dict[Hashable, list] = {}
+    pixels: dict[Hashable, int] = {}
+    for key, count, item in items:
+        groups.setdefault(key, []).append(item)
+        pixels[key] = pixels.get(key, 0) + count
+        if pixels[key] >= GROUP_PIXELS:
+            del pixels[key]
+            yield key, groups.pop(key)
+    yield from groups.items()
+
+
+def _encode_group(model: vcinr.Model, point: int, group: list, options: argparse.Namespace) -> None:
+    from vcinr.trees import write_atomically
+
+    pictures = [picture for _, _, picture in group]
+    codes, grids = model.make_codes(pictures, point, options.effort)
+    sizes = []
+    for (_, target, _), code, grid in zip(group, codes, grids, strict=True):
+        data = model.write_codes(point, [code], [grid])
+        write_atomically(target, data)
+        sizes.append(len(data))
+    qualities = _verify(model, group, codes, options.max_pixels) if options.verify else [""] * len(group)
+    for (source, target, picture), size, quality in zip(group, sizes, qualities, strict=True):
+        print(f"{source} → {target}: {size} bytes, {8 * size / math.prod(picture.shape[:2]):.4f} bpp{quality}")
+
+
+def _verify(model: vcinr.Model, group: list, codes: list, max_pixels: int) -> list[str]:
+    """Reads the files back from disk; their PSNR. ValueError where one holds other symbols than were coded."""
+    import numpy as np
+
+    from vcinr.evaluation.metrics import mean_squared_error, psnr_db
+
+    files = []
+    for (_, target, _), code in zip(group, codes, strict=True):
+        with _about(target):
+            files.append(_read(target))
+            _, (read,), _ = model.read_codes(files[-1], max_pixels)
+            if not all(np.array_equal(read.streams[name], code.streams[name]) for name in model.codec.streams):
+                raise ValueError("it reads back as other symbols than were coded")
+    decoded = model.decode_batch(files, max_pixels)
+    return [
+        f", symbols equal, {psnr_db(mean_squared_error(picture, other)):.2f} dB"
+        for (_, _, picture), other in zip(group, decoded, strict=True)
+    ]
+
+
+def _decode_group(model: vcinr.Model, group: list, max_pixels: int) -> None:
+    try:
+        pictures = model.decode_batch([data for _, _, data in group], max_pixels)
+    except BitstreamError:
+        # Once more, one by one, to name the file.
+        for source, _, data in group:
+            with _about(source):
+                model.decode(data, max_pixels)
+        raise
+    for (_, target, _), picture in zip(group, pictures, strict=True):
+        _write_picture(target, picture)
+
+
+def _write_picture(path: str, picture: Any) -> None:
+    """Writes a picture that is whole from the first moment on."""
+    from vcinr.signals.images import write_image
+    from vcinr.trees import write_atomically
+
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder) / f"picture{Path(path).suffix}"
+        write_image(scratch, picture)
+        write_atomically(path, scratch.read_bytes())
+
+
+def _read(path: str) -> bytes:
+    """A file's bytes; of a foreign one only the first, however long it is."""
+    with open(path, "rb") as file:
+        start = file.read(len(bitstream.MAGIC))
+        return start + file.read() if start == bitstream.MAGIC else start
 
 
 def _pairs(paths: Sequence[str], out: str | None, suffix: str) -> list[tuple[str, str]]:
-    """(source, target) of each file; targets are never the sources, nor each other."""
+    """(source, target) of each file; targets are plain files, and never the sources, nor each other."""
     if out is None:
         if len(paths) != 2:
             raise ValueError(f"give IN OUT, or FILES… --out DIR; got {len(paths)} paths and no --out")
@@ -121,38 +228,90 @@ def _pairs(paths: Sequence[str], out: str | None, suffix: str) -> list[tuple[str
             raise ValueError(f"{paths[1]} is a folder: use --out {paths[1]}")
         pairs = [(paths[0], paths[1])]
     else:
-        Path(out).mkdir(parents=True, exist_ok=True)
+        if os.path.exists(out) and not os.path.isdir(out):
+            raise ValueError(f"--out {out} is a file; it names the folder to write into")
         pairs = [(path, str(Path(out) / (Path(path).stem + suffix))) for path in paths]
-    targets = [os.path.realpath(target) for _, target in pairs]
-    if len(set(targets)) != len(targets):
-        raise ValueError("two inputs have the same name and would overwrite each other: encode them into different folders")
-    if set(targets) & {os.path.realpath(source) for source, _ in pairs}:
-        raise ValueError("an output would overwrite an input: choose another output")
+    sources = {(found.st_dev, found.st_ino): source for source, _ in pairs if (found := _stat(source))}
+    taken: dict[str, str] = {}
+    for source, target in pairs:
+        other = taken.setdefault(os.path.realpath(target), source)
+        if other is not source:
+            raise ValueError(f"{other} and {source} would both be written to {target}: use different folders")
+        found = _stat(target)
+        if found and (found.st_dev, found.st_ino) in sources:
+            raise ValueError(f"{target} would overwrite the input {sources[found.st_dev, found.st_ino]}: choose another output")
+        if found and not stat.S_ISREG(found.st_mode):
+            raise ValueError(f"{target} is no plain file: choose another output")
     return pairs
 
 
-def _model(folder: str | None) -> Model:
+def _stat(path: str) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return os.stat(path)
+    return None
+
+
+def _check_overwritten(target: str) -> None:
+    """Refuses to replace what is no encoded file, as `vcinr encode *.png` without --out would where there are two."""
+    if os.path.isfile(target) and os.path.getsize(target) and _read(target)[: len(bitstream.MAGIC)] != bitstream.MAGIC:
+        raise ValueError(f"{target} exists and is no vcinr file: remove it first, or name a folder with --out")
+
+
+@contextlib.contextmanager
+def _about(path: str) -> Iterator[None]:
+    """Errors inside name the file that they are about."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ValueError(f"{path}: not enough memory for a signal of this size") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _model(folder: str | None) -> vcinr.Model:
+    from vcinr.model import SEARCH_VARIABLE, model_folders
+
     if folder is not None:
-        return load(folder)
+        return vcinr.load(folder)
     found = model_folders()
     if len(found) != 1:
-        names = f"found {', '.join(map(str, found))}" if found else "none is bundled, and VCINR_MODELS names none"
-        raise ModelError(f"which model? give --model DIR ({names})")
-    return load(found[0])
+        names = f"at hand: {', '.join(map(str, found))}" if found else f"none is bundled, and {SEARCH_VARIABLE} names none"
+        raise ValueError(f"which model? give --model DIR ({names})")
+    return vcinr.load(found[0])
 
 
-def _progress() -> Progress:
-    return Progress(console=Console(stderr=not sys.stdout.isatty()), transient=True)
+@contextlib.contextmanager
+def _progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """A function that counts one more file done, shown with the time left where someone is looking."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
 
 
 def _use_compilation_cache() -> None:
     """Keeps compiled programs between runs, so that the second start is fast; VCINR_CACHE moves it, empty switches it off."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vcinr" / "jax"
-    folder = os.environ.get("VCINR_CACHE", str(default))
-    if folder:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    chosen = os.environ.get("VCINR_CACHE")
+    if chosen == "":
+        return
+    folder = chosen or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vcinr", "jax")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        if chosen is None:
+            return  # A home that cannot be written to costs the cache, not the command.
+        raise ValueError(f"VCINR_CACHE={chosen} cannot be written to ({error.strerror}); empty switches the cache off") from error
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _positive(kind: Callable) -> Callable:
@@ -162,32 +321,33 @@ def _positive(kind: Callable) -> Callable:
             raise argparse.ArgumentTypeError(f"{text} is not positive")
         return value
 
+    parse.__name__ = kind.__name__
     return parse
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vcinr", description="Compress pictures with implicit neural representations.")
+    parser.add_argument("--version", action="version", version=f"vcinr {vcinr.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable, description: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=description, description=description)
         command.set_defaults(run=run)
         if name != "models":
-            command.add_argument(
-                "--max-pixels", type=_positive(int), default=DEFAULT_MAX_PIXELS, help="refuse more samples than this (%(default)s)"
-            )
+            limit = bitstream.DEFAULT_MAX_PIXELS
+            command.add_argument("--max-pixels", type=_positive(int), default=limit, help="refuse more samples (%(default)s)")
         return command
 
     command = add("encode", encode, "Pictures to files: IN OUT, or FILES… --out DIR.")
     command.add_argument("paths", nargs="+", metavar="FILE")
     command.add_argument("--out", metavar="DIR", help="folder for NAME" + SUFFIX + " of each FILE")
-    command.add_argument("--model", metavar="DIR", help="a trained model")
+    command.add_argument("--model", metavar="DIR", help="a trained model; default: the one at hand, if there is one only")
     choice = command.add_mutually_exclusive_group()
     choice.add_argument("--point", type=int, default=0, help="operating point (see vcinr models)")
     choice.add_argument("--bpp", type=_positive(float), help="the best point within this many bits per pixel of file")
     choice.add_argument("--psnr", type=_positive(float), help="the cheapest point that reaches this many decibels")
     command.add_argument("--effort", type=int, default=0, help="0 is the meta-learned encoder")
-    command.add_argument("--verify", action="store_true", help="read each file back, decode it and print its PSNR")
+    command.add_argument("--verify", action="store_true", help="read each file back, compare symbols, print its PSNR")
     command.add_argument("--background", metavar="COLOUR", help="composite translucent pictures over this colour, e.g. '#ffffff'")
     command.add_argument("--eight-bit", action="store_true", help="round 16-bit pictures to 8 bits")
 
@@ -200,7 +360,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("path", metavar="FILE")
 
     command = add("models", models, "Models and their operating points.")
-    command.add_argument("folders", nargs="*", metavar="DIR")
+    command.add_argument("folders", nargs="*", metavar="DIR", help="a model, or a folder of models; default: those at hand")
     return parser
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import operator
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -46,9 +45,10 @@ class Model:
     (config, data, command, time), JSON-able.   num_bytes: of the model's files, 0 before it is saved or loaded.
     """
 
-    def __init__(self, codec: Codec, params: Params, points: Sequence[Mapping[str, Any]], info: Mapping[str, Any], precision: str):
-        if precision not in PRECISIONS:
-            raise ValueError(f"unknown precision {precision!r}; valid are {', '.join(PRECISIONS)}")
+    def __init__(
+        self, codec: Codec, params: Params, points: Sequence[Mapping[str, Any]], info: Mapping[str, Any], precision: str = "float32"
+    ):
+        _check_precision(precision)
         self.codec = codec
         self.params = params
         self.points = [dict(point) for point in points]
@@ -101,7 +101,7 @@ class Model:
 
     def make_codes(self, arrays: Sequence[np.ndarray], point: int, effort: int = 0) -> tuple[list[Code], list[Grid]]:
         """The symbols that `write_codes` writes, and the grid, of each signal. ValueError as for `encode`."""
-        if not 0 <= operator.index(point) < len(self.points):
+        if not 0 <= point < len(self.points):
             raise ValueError(f"point {point} does not exist: this model has points 0 to {len(self.points) - 1}")
         signals = [to_signal(self._modality.normalise(np.asarray(array)), tuple(self.codec.patch)) for array in arrays]
         codes = self.codec.encode(self.params, signals, point, effort=effort) if signals else []
@@ -230,6 +230,7 @@ def make_model(
     points: more to say of each operating point, e.g. its λ or its rate and quality on a validation split.
     precision: "float32" or "float16". ValueError for parameters that are not finite in it.
     """
+    _check_precision(precision)
     count = codec.num_points(params)
     if points and len(points) != count:
         raise ValueError(f"points describes {len(points)} operating points, the parameters hold {count}")
@@ -319,6 +320,11 @@ def open_params(params: Params) -> Params:
         for name, point in params["points"].items()
     }
     return {**params, "points": points}
+
+
+def _check_precision(precision: Any) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; valid are {', '.join(PRECISIONS)}")
 
 
 def _cast(tree: Any, precision: str, path: str = "") -> Any:

@@ -9,23 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vcinr.codecs.bottleneck import QuantiserConfig
 from vcinr.codecs.codec import Code, TrainingConfig
 from vcinr.codecs.coding import estimated_bits
-from vcinr.codecs.vc_inr import (
-    VCINR,
-    AdaptationConfig,
-    QuantiserConfig,
-    VCINRConfig,
-    adapt_latent,
-    analyse,
-    fit_prior,
-    meta_loss,
-    quantisation_loss,
-    sensitivity,
-    signal_loss,
-    synthesise_latent,
-    uniform_start,
-)
+from vcinr.codecs.vc_inr import VCINR, AdaptationConfig, VCINRConfig, adapt_latent, meta_loss, signal_loss
 from vcinr.fields.field import FieldConfig, make_field
 from vcinr.model import load, make_model
 from vcinr.signals.grids import pixel_grid
@@ -132,69 +119,6 @@ def test_padding_weighs_nothing():
     weight = (jnp.arange(64) < 40).astype(jnp.float32)
     other = jnp.where(weight[:, None] > 0, values, 77.0)
     np.testing.assert_array_equal(adapt_latent(TINY, trained, values, weight), adapt_latent(TINY, trained, other, weight))
-
-
-def test_sensitivity_is_the_mean_squared_jacobian():
-    shared = trained_parts(TINY)["shared"]
-    latent = jax.random.normal(jax.random.key(3), (5,))
-    coords = jnp.asarray(pixel_grid((8, 8)))
-    jacobian = jax.jacobian(lambda phi: make_field(TINY.field).apply({"params": shared}, coords, phi))(latent)
-    exact = np.mean(np.square(np.asarray(jacobian)), axis=(0, 1))
-    keys = jax.random.split(jax.random.key(4), 4000)
-    estimate = jnp.mean(jax.vmap(lambda key: sensitivity(TINY, shared, latent, key))(keys), axis=0)
-    np.testing.assert_allclose(estimate, exact, rtol=0.15)
-
-
-@pytest.fixture(scope="module")
-def quantiser_start():
-    statistics = {
-        "mean": jnp.array([0.0, 1.0, -2.0, 0.5, 3.0]),
-        "std": jnp.array([1.0, 0.1, 2.0, 0.3, 1.0]),
-        "sensitivity": jnp.array([1e-3, 1e-1, 1e-4, 1e-2, 1e-6]),
-    }
-    bottleneck = uniform_start(TINY, 0.01, statistics, jax.random.key(0))
-    latents = statistics["mean"] + statistics["std"] * jax.random.normal(jax.random.key(1), (3000, 5))
-    prior = fit_prior(TINY, bottleneck, statistics, latents, jax.random.key(2))
-    return statistics, {**bottleneck, "prior": prior}, latents
-
-
-def test_the_quantiser_starts_uniform_with_the_best_step(quantiser_start):
-    statistics, bottleneck, latents = quantiser_start
-    step = np.sqrt(6 / (np.log(2) * 0.01 * 255**2 * 192 * np.asarray(statistics["sensitivity"])))
-    for latent in latents[:20]:
-        z = analyse(TINY, bottleneck, statistics, latent)
-        np.testing.assert_allclose(z, (latent - statistics["mean"]) / step, rtol=1e-4, atol=1e-5)
-        back = synthesise_latent(TINY, bottleneck, statistics, jnp.round(z))
-        assert np.all(np.abs(back - latent) <= step * 0.5001)
-        np.testing.assert_allclose(synthesise_latent(TINY, bottleneck, statistics, z), latent, rtol=1e-4, atol=1e-5)
-
-
-def test_the_prior_is_fitted_to_the_symbols(quantiser_start):
-    statistics, bottleneck, latents = quantiser_start
-    frozen = {"latent_statistics": statistics, "shared": trained_parts(TINY)["shared"]}
-
-    def bits(latent):
-        example = {"latent": latent, "values": jnp.zeros((64, 3))}
-        return quantisation_loss(TINY, 0.01, True, bottleneck, frozen, example, jax.random.key(0))[1]["bits"]
-
-    rows = jax.vmap(bits)(latents[:500])
-    symbols = np.rint(np.asarray(jax.vmap(lambda row: analyse(TINY, bottleneck, statistics, row))(latents)))
-    entropy = 0.0
-    for column in symbols.T:
-        frequency = np.unique(column, return_counts=True)[1] / len(column)
-        entropy -= np.sum(frequency * np.log2(frequency))
-    assert abs(float(np.mean(rows)) - entropy) < 0.08 * entropy + 0.3
-
-
-def test_distortion_on_the_latent_is_a_switch(quantiser_start):
-    statistics, bottleneck, latents = quantiser_start
-    config = dataclasses.replace(TINY, quantiser=dataclasses.replace(TINY.quantiser, distortion="latent"))
-    z = analyse(config, bottleneck, statistics, latents[0])
-    gap = synthesise_latent(config, bottleneck, statistics, jnp.round(z)) - latents[0]
-    frozen, example = {"latent_statistics": statistics, "shared": {}}, {"latent": latents[0], "values": jnp.zeros((64, 3))}
-    loss, metrics = quantisation_loss(config, 0.5, True, bottleneck, frozen, example, jax.random.key(0))
-    expected = metrics["bits"] / 192 + 0.5 * 255**2 * jnp.sum(statistics["sensitivity"] * gap**2)
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -7,32 +7,29 @@ latents, made once) and ``quantise_0``, ``quantise_1``, … (one operating point
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
-from vcinr.adaptation.fit import fit
 from vcinr.adaptation.meta_sgd import StepSizes, adapt, init_step_sizes, largest_curvature
 from vcinr.adaptation.objective import chunked_mean_squared_error
+from vcinr.codecs import bottleneck
 from vcinr.codecs.batching import map_batches
+from vcinr.codecs.bottleneck import QuantiserConfig
 from vcinr.codecs.codec import Code, ExampleSource, Params, Stage, TrainingConfig
 from vcinr.codecs.examples import NormalisedSource, normalise_batch
-from vcinr.codecs.transforms import Analysis, Synthesis
-from vcinr.entropy import factorized_prior, quantisers
+from vcinr.entropy import quantisers
 from vcinr.entropy.range_coder import Table
-from vcinr.entropy.tables import tables_from_cdf
 from vcinr.fields.field import FieldConfig, evaluate, make_field
 from vcinr.signals.grids import pixel_grid
 from vcinr.signals.signal import Grid, Signal
 from vcinr.signals.sources import ArraySource
-
-PEAK = 255.0
-"""Distortion in the loss is in 8-bit units: λ · 255² · MSE."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,24 +41,6 @@ class AdaptationConfig:
     chunk: int = 0
     first_order: bool = False
     initial_step: float = 0.5
-
-
-@dataclasses.dataclass(frozen=True)
-class QuantiserConfig:
-    """lambdas: one an operating point, ascending.  width, depth: of the residual MLPs.
-    distortion: "signal" (through the frozen field) or "latent" (squared error of φ, weighted by the signal's sensitivity).
-    num_latents, offsets_per_picture: training latents at most, and random patch grids a picture.
-    prior_steps, prior_lr: of fitting the prior alone before a point's training."""
-
-    lambdas: tuple[float, ...] = (0.002, 0.006, 0.02)
-    width: int = 256
-    depth: int = 2
-    distortion: str = "signal"
-    num_latents: int = 5000
-    offsets_per_picture: int = 2
-    prior_steps: int = 300
-    prior_lr: float = 0.02
-    training: TrainingConfig = TrainingConfig(num_steps=500, batch_size=64, lr=3e-4, average_decay=0.99)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,86 +89,9 @@ def meta_loss(config: VCINRConfig, trained: Mapping[str, Any], example: Mapping[
     return loss, {"psnr_db": -10.0 * jnp.log10(loss)}
 
 
-def analyse(config: VCINRConfig, bottleneck: Mapping[str, Any], statistics: Mapping[str, Any], latent: jax.Array) -> jax.Array:
-    """z, what is rounded, of a latent: g_a of the standardised φ (algorithm 2, line 10)."""
-    q = config.quantiser
-    standardised = (latent - statistics["mean"]) / statistics["std"]
-    return Analysis(q.width, q.depth).apply({"params": bottleneck["analysis"]}, standardised)
-
-
-def synthesise_latent(
-    config: VCINRConfig, bottleneck: Mapping[str, Any], statistics: Mapping[str, Any], z: jax.Array
-) -> jax.Array:
-    """φ̃ of symbols or their noisy stand-ins: g_s, then standardisation undone (algorithm 2, line 13)."""
-    q = config.quantiser
-    standardised = Synthesis(q.width, q.depth).apply({"params": bottleneck["synthesis"]}, z)
-    return statistics["mean"] + statistics["std"] * standardised
-
-
-def quantisation_loss(
-    config: VCINRConfig,
-    lambda_: float,
-    rounding: bool,
-    bottleneck: Any,
-    frozen: Any,
-    example: Mapping[str, jax.Array],
-    key: jax.Array,
-) -> tuple[jax.Array, dict]:
-    """Bits a value + λ · 255² · MSE of one patch (algorithm 2, lines 10 to 14)."""
-    statistics = frozen["latent_statistics"]
-    z = analyse(config, bottleneck, statistics, example["latent"])
-    z = quantisers.hard(z) if rounding else quantisers.noise(key, z)
-    bits = jnp.sum(factorized_prior.bin_bits(bottleneck["prior"], z))
-    latent = synthesise_latent(config, bottleneck, statistics, z)
-    if config.quantiser.distortion == "signal":
-        distortion = signal_loss(config, frozen["shared"], latent, example["values"])
-    else:
-        distortion = jnp.sum(statistics["sensitivity"] * jnp.square(latent - example["latent"]))
-    loss = bits / example["values"].size + lambda_ * PEAK**2 * distortion
-    return loss, {"bits": bits, "psnr_db": -10.0 * jnp.log10(distortion)}
-
-
-def sensitivity(config: VCINRConfig, shared: Any, latent: Float[Array, " k"], key: jax.Array) -> Float[Array, " k"]:
-    """An unbiased estimate of mean |∂f/∂φ_k|² over samples and channels: MSE per squared error of each latent dimension.
-
-    Random signs r make E[(Σ r ∂f/∂φ_k)²] the sum of squares (Hutchinson 1990), at the price of one backward pass.
-    """
-    coords = jnp.asarray(pixel_grid(config.patch))
-    field = make_field(config.field)
-    values, pull_back = jax.vjp(lambda phi: field.apply({"params": shared}, coords, phi), latent)
-    signs = jax.random.rademacher(key, values.shape, values.dtype)
-    return jnp.square(pull_back(signs)[0]) / values.size
-
-
-def uniform_start(config: VCINRConfig, lambda_: float, statistics: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
-    """A bottleneck that begins as a uniform quantiser: identity transforms, and the step that is best at high rate.
-
-    With a step Δ on dimension k, distortion is h_k Δ²/12 and the rate −log₂ Δ; the loss of `quantisation_loss` is least at
-    Δ² = 6 / (ln 2 · λ · 255² · h_k · n), n values in the patch.
-    """
-    num_values = int(np.prod(config.patch)) * config.field.channels
-    step = jnp.sqrt(6.0 / (jnp.log(2.0) * lambda_ * PEAK**2 * num_values * jnp.maximum(statistics["sensitivity"], 1e-20)))
-    log_gain = jnp.log(jnp.maximum(statistics["std"] / step, 1e-3))
-    q, k = config.quantiser, config.field.latent_dim
-    analysis = Analysis(q.width, q.depth).init(jax.random.fold_in(key, 0), jnp.zeros(k))["params"]
-    synthesis = Synthesis(q.width, q.depth).init(jax.random.fold_in(key, 1), jnp.zeros(k))["params"]
-    return {"analysis": {**analysis, "log_gain": log_gain}, "synthesis": {**synthesis, "log_gain": -log_gain}}
-
-
-def fit_prior(
-    config: VCINRConfig, bottleneck: Mapping[str, Any], statistics: Any, latents: jax.Array, key: jax.Array
-) -> dict[str, Any]:
-    """The factorized prior of a set of latents [m, k]: logistic with the symbols' spread, then maximum likelihood."""
-    z = jax.vmap(lambda phi: analyse(config, bottleneck, statistics, phi))(latents)
-    scale = jnp.sqrt(jnp.var(z, axis=0) + 1.0 / 12.0) * jnp.sqrt(3.0) / jnp.pi
-    prior = factorized_prior.init(key, scale, z.shape[1])
-    noisy = quantisers.noise(jax.random.fold_in(key, 99), z)
-
-    def mean_bits(params):
-        return jnp.mean(jnp.sum(jax.vmap(lambda row: factorized_prior.bin_bits(params, row))(noisy), axis=1))
-
-    schedule = optax.cosine_decay_schedule(config.quantiser.prior_lr, config.quantiser.prior_steps)
-    return fit(mean_bits, prior, optax.adam(schedule), config.quantiser.prior_steps, remat=False)[0]
+def field_values(config: VCINRConfig, shared: Any, latent: Float[Array, " k"]) -> Float[Array, "n c"]:
+    """The field on the patch's own grid."""
+    return make_field(config.field).apply({"params": shared}, jnp.asarray(pixel_grid(config.patch)), latent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,56 +174,56 @@ class VCINR:
 
     def _latent_statistics(self, key: jax.Array, params: Params, source: ArraySource) -> dict[str, Any]:
         params = jax.tree.map(jnp.asarray, params)
-        latent = jnp.asarray(source.arrays["latent"])
-        sample = latent[:: max(1, len(latent) // 1024)]
-        keys = jax.random.split(key, len(sample))
-        estimate = jax.jit(
-            lambda rows, ks: jnp.mean(
-                jax.lax.map(lambda row: sensitivity(self.config, params["shared"], *row), (rows, ks), batch_size=32), axis=0
-            )
-        )(sample, keys)
-        return {"mean": jnp.mean(latent, 0), "std": jnp.maximum(jnp.std(latent, 0), 1e-8), "sensitivity": estimate}
+        latents = jnp.asarray(source.arrays["latent"])
+        sample = latents[:: max(1, len(latents) // 1024)]
+
+        def sensitivity(row):
+            return bottleneck.signal_sensitivity(lambda phi: field_values(self.config, params["shared"], phi), *row)
+
+        estimate = jax.jit(lambda *rows: jnp.mean(jax.lax.map(sensitivity, rows, batch_size=32), axis=0))
+        return bottleneck.latent_statistics(latents, estimate(sample, jax.random.split(key, len(sample))))
 
     def _quantise(self, index: int, lambda_: float) -> Stage:
-        c = self.config
+        c, q = self.config, self.config.quantiser
+        num_values = math.prod(c.patch) * c.field.channels
 
         def start(key, params, source):
             params = jax.tree.map(jnp.asarray, params)
             statistics = params["latent_statistics"]
             if index == 0:
-                bottleneck = uniform_start(c, lambda_, statistics, key)
+                transforms = bottleneck.uniform_start(q, lambda_, statistics, num_values, key)
             else:
-                neighbour = params["points"][str(index - 1)]
-                finer = 0.5 * np.log(lambda_ / c.quantiser.lambdas[index - 1])
-                bottleneck = {
-                    "analysis": {**neighbour["analysis"], "log_gain": neighbour["analysis"]["log_gain"] + finer},
-                    "synthesis": {**neighbour["synthesis"], "log_gain": neighbour["synthesis"]["log_gain"] - finer},
-                }
-            prior = jax.jit(lambda b, rows, k: fit_prior(c, b, statistics, rows, k))(
-                bottleneck, jnp.asarray(source.arrays["latent"][:2048]), key
-            )
-            return {**bottleneck, "prior": prior}
+                transforms = bottleneck.finer_start(params["points"][str(index - 1)], lambda_ / q.lambdas[index - 1])
+            fit_prior = jax.jit(lambda rows: bottleneck.fit_prior(q, transforms, statistics, rows, key))
+            return {**transforms, "prior": fit_prior(jnp.asarray(source.arrays["latent"][:2048]))}
 
-        def loss(rounding):
-            return lambda bottleneck, frozen, example, key: quantisation_loss(
-                c, lambda_, rounding, bottleneck, frozen, example, key
+        def loss(rounding, trained, frozen, example, key):
+            return bottleneck.rate_distortion(
+                q,
+                trained,
+                frozen["latent_statistics"],
+                example["latent"],
+                key,
+                lambda_=lambda_,
+                rounding=rounding,
+                distortion=lambda phi: signal_loss(c, frozen["shared"], phi, example["values"]),
+                num_values=num_values,
             )
 
-        def finish(params, bottleneck):
-            cdf = factorized_prior.host_cumulative(bottleneck["prior"])
-            far = np.full(c.field.latent_dim, 2**20, np.int64)
-            point = {**bottleneck, "tables": tables_from_cdf(cdf, -far, far).to_arrays(), "lambda": np.float32(lambda_)}
+        def finish(params, trained):
+            tables = bottleneck.integer_tables(trained["prior"]).to_arrays()
+            point = {**trained, "tables": tables, "lambda": np.float32(lambda_)}
             return {**params, "points": {**params["points"], str(index): point}}
 
         return Stage(
             name=f"quantise_{index}",
-            training=c.quantiser.training,
+            training=q.training,
             examples=None,
             init=start,
             frozen=lambda params: {name: params[name] for name in ("shared", "latent_statistics")},
-            loss=loss(rounding=False),
+            loss=partial(loss, False),
             finish=finish,
-            evaluate=loss(rounding=True),
+            evaluate=partial(loss, True),
         )
 
     def num_points(self, params: Params) -> int:
@@ -389,10 +291,11 @@ def _adapt_row(config: VCINRConfig, trained: Any, values: jax.Array) -> jax.Arra
 
 def _encode_row(config: VCINRConfig, trained: Any, values: jax.Array, weight: jax.Array) -> jax.Array:
     latent = adapt_latent(config, trained, values, weight)
-    return quantisers.hard(analyse(config, trained, trained["latent_statistics"], latent)).astype(jnp.int32)
+    z = bottleneck.analyse(config.quantiser, trained, trained["latent_statistics"], latent)
+    return quantisers.hard(z).astype(jnp.int32)
 
 
 def _decode_row(config: VCINRConfig, trained: Any, symbols: jax.Array) -> jax.Array:
-    latent = synthesise_latent(config, trained, trained["latent_statistics"], symbols.astype(jnp.float32))
-    coords = jnp.asarray(pixel_grid(config.patch))
-    return make_field(config.field).apply({"params": trained["shared"]}, coords, latent)
+    z = symbols.astype(jnp.float32)
+    latent = bottleneck.synthesise(config.quantiser, trained, trained["latent_statistics"], z)
+    return field_values(config, trained["shared"], latent)

@@ -65,7 +65,7 @@ class PatchSource:
         return len(self._kept)
 
     def batch(self, rng: np.random.Generator, size: int) -> dict[str, Shaped[np.ndarray, "size *patch c"]]:
-        """``{"values": [size, *patch, c]}`` of the pictures' dtype: a picture in proportion to its area, then a uniformly random crop."""
+        """``{"values": [size, *patch, c]}``, raw: a picture in proportion to its area, then a uniformly random crop."""
         index = np.searchsorted(self._ends, rng.integers(self._ends[-1], size=size), side="right")
         offset = rng.integers(self._shapes[index] - self.patch + 1)
         mirror = rng.integers(2, size=size) if self.flips else np.zeros(size, np.int64)

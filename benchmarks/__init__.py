@@ -1,0 +1,1 @@
+"""Speed, memory and rate overhead of vcinr, as ratios: `python -m benchmarks`."""

@@ -1,0 +1,51 @@
+"""Signals a second, arrays to file bytes and back, by the number of signals taken at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.table import Table
+
+from benchmarks.subjects import describe, pictures, with_batch
+from benchmarks.timing import paired_times, ratio
+from vcinr.model import Model
+
+ALONE = "1"
+
+
+def contenders(model: Model, batch_sizes: Sequence[int]) -> tuple[dict[str, Callable], dict[str, Callable], dict[str, int]]:
+    """(encoders, decoders, signals that a call of each takes), by name.
+
+    Each is compiled for just the batch that it is given, so that a small one pays for no padding; but for the one that
+    takes signals one at a time through the model's own, larger batch, as a lone small picture does.
+    """
+    patch = model.codec.patch
+    own = model.codec.config.encode_batch
+    plans = {str(size): (size, size, max(1, 8 // size)) for size in batch_sizes}
+    plans[f"1, padded to {own}"] = (own, 1, 1)
+    encoders, decoders, counts = {}, {}, {}
+    for name, (compiled, size, calls) in plans.items():
+        chosen = with_batch(model, compiled)
+        groups = [pictures(size, *patch)] * calls
+        files = [chosen.encode_batch(group) for group in groups]
+        encoders[name] = lambda m=chosen, g=groups: [m.encode_batch(group) for group in g]
+        decoders[name] = lambda m=chosen, g=files: [m.decode_batch(group) for group in g]
+        counts[name] = size * calls
+    return encoders, decoders, counts
+
+
+def compare(model: Model, batch_sizes: Sequence[int], repeats: int) -> Table:
+    """Signals a second of every batch size, beside one at a time. ``batch_sizes`` starts with 1."""
+    encoders, decoders, counts = contenders(model, batch_sizes)
+    columns = ["batch", "encoded signals/s", "of one at a time", "decoded signals/s", "of one at a time"]
+    title = f"Encoding and decoding: {describe(model.codec.config)}; one patch a signal, one file each"
+    table = Table(*columns, title=title, title_justify="left")
+    speeds = []
+    for functions in (encoders, decoders):
+        speeds.append({name: counts[name] / seconds for name, seconds in paired_times(functions, repeats).items()})
+    for name in encoders:
+        cells = []
+        for speed in speeds:
+            cells += [f"{sorted(speed[name])[repeats // 2]:.1f}", ratio(speed[name], speed[ALONE])]
+        table.add_row(name, *cells)
+    return table

@@ -39,7 +39,7 @@ def machine() -> str:
 
 def sections(quick: bool) -> Iterator[tuple[str, Callable[[], Table]]]:
     """(what is measured, the measurement), in order."""
-    config = vc_inr_config(num_layers=3, width=32, patch=16) if quick else vc_inr_config()
+    config = vc_inr_config(num_layers=2, width=32, patch=16) if quick else vc_inr_config()
     repeats = 5 if quick else 9
     yield "the range coder", lambda: coder.compare(10**5 if quick else 10**6, repeats)
     yield "a meta-training step", lambda: meta_step.compare(config, repeats, ablations=not quick)

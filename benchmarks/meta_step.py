@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -61,11 +63,15 @@ def looped_meta_loss(config: VCINRConfig, trained: Mapping[str, Any], example: M
 def meta_stage(config: VCINRConfig, variant: Variant) -> Stage:
     """The meta-training stage, written in one of its ways; its loss and its gradient are those of every other."""
     config = dataclasses.replace(config, field=dataclasses.replace(config.field, sine=variant.sine))
-    stage = VCINR(config).stages()[0]
+    stage = _stage(VCINR(config))
     stage = dataclasses.replace(stage, training=dataclasses.replace(stage.training, microbatch=variant.microbatch))
     if variant.looped:
         return dataclasses.replace(stage, loss=lambda trained, frozen, example, key: looped_meta_loss(config, trained, example))
     return stage
+
+
+def _stage(codec: VCINR) -> Stage:
+    return next(stage for stage in codec.stages() if stage.name == "meta")
 
 
 class Stepper:
@@ -90,12 +96,14 @@ class Stepper:
 def steppers(config: VCINRConfig, variants: Mapping[str, Variant]) -> dict[str, Stepper]:
     """Each variant's step, compiled, all from one start and on one batch."""
     codec = VCINR(config)
-    stage = codec.stages()[0]
+    stage = _stage(codec)
     params = codec.init(jax.random.key(0))
     source = stage.examples(params, patch_source(config))
     trainable = jax.device_get(stage.init(jax.random.key(1), params, source))
     batch = source.batch(np.random.default_rng(0), config.meta.batch_size)
-    return {name: Stepper(meta_stage(config, variant), trainable, batch) for name, variant in variants.items()}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = pool.map(lambda variant: Stepper(meta_stage(config, variant), trainable, batch), variants.values())
+        return dict(zip(variants, made, strict=True))
 
 
 def compare(config: VCINRConfig, repeats: int, ablations: bool = True) -> Table:

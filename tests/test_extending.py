@@ -1,6 +1,7 @@
 """docs/extending.md runs as it stands: its blocks are taken from the page and executed in order."""
 
 import re
+import sys
 from pathlib import Path
 
 import jax
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 
 import vcinr
+from configs.base import codec_of
 from vcinr.fields.field import FIELDS, FieldConfig, Siren, make_field
 from vcinr.signals.modalities import MODALITIES
 from vcinr.signals.patches import from_values, to_signal
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-FILM, FILM_MODEL, SOUND, SOUND_KLT, SOUND_VC_INR = range(5)
+FILM, FILM_MODEL, FILM_CONFIG, SOUND, SOUND_KLT, SOUND_VC_INR = range(6)
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def flat_psnr_db(signal, peak):
 
 
 def test_the_page_has_the_blocks_that_are_run_and_each_is_short():
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     assert all(len(block.splitlines()) < 40 for block in BLOCKS)
 
 
@@ -60,10 +62,9 @@ def test_film_scales_and_shifts_what_enters_each_sine(run):
     np.testing.assert_array_equal(field.apply(variables, coords, jnp.zeros(3)), Siren(config).apply(plain, coords, jnp.zeros(3)))
 
     latent = jax.random.normal(jax.random.key(2), (3,))
-    (head,) = (value["kernel"] for name, value in theta.items() if name.startswith("head"))
-    film = np.asarray(latent @ head, np.float64).reshape(2, 2, 8)
     hidden = np.asarray(coords, np.float64)
-    for i, (scale, shift) in enumerate(film):
+    for i in range(2):
+        scale, shift = np.split(np.asarray(latent, np.float64) @ np.asarray(theta[f"heads_{i}"]["kernel"]), 2)
         entering = hidden @ np.asarray(theta[f"kernel_{i}"]) + np.asarray(theta[f"bias_{i}"])
         hidden = np.sin(config.omega_0 * ((1 + scale) * entering + shift))
     expected = hidden @ np.asarray(theta["kernel_2"]) + np.asarray(theta["bias_2"])
@@ -80,6 +81,15 @@ def test_film_trains_as_a_vc_inr_and_its_file_comes_back(run):
     again = vcinr.load("runs/film/model")
     np.testing.assert_array_equal(again.decode(page["file"]), decoded)
     assert again.codec.config.field.modulation == "film"
+
+
+def test_an_experiments_config_brings_film_along(run, tmp_path, monkeypatch):
+    (tmp_path / "film.py").write_text(BLOCKS[FILM], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "film", raising=False)
+    config = run(FILM_CONFIG)["get_config"]()
+    monkeypatch.delitem(sys.modules, "film")
+    assert type(make_field(codec_of(config).config.field)).__name__ == "FilmField"
 
 
 def test_every_16_bit_sound_comes_back_from_the_modality(run):

@@ -102,7 +102,7 @@ def test_setup_names_what_is_wrong_before_it_makes_anything(tmp_path, setting, c
     for each in ("Makefile", "setup.py", "constraints.txt"):
         shutil.copy(ROOT / each, tmp_path)
     old = tmp_path / "old"
-    old.write_text("#!/bin/sh\ncase \"$2\" in *print*) echo 3.9;; *) exit 1;; esac\n")
+    old.write_text('#!/bin/sh\ncase "$2" in *print*) echo 3.9;; *) exit 1;; esac\n')
     old.chmod(0o755)
     done = run("make", "demo", setting, cwd=tmp_path)
     assert done.returncode != 0

@@ -22,7 +22,7 @@ from vcinr.bitstream import BitstreamError
 # JAX, rich and Pillow are imported where they are needed: `vcinr --help` and `vcinr info` answer without them.
 
 SUFFIX = ".vcinr"
-GROUP_PIXELS = 2**24
+GROUP_PIXELS = 2**22
 """Pictures are coded together up to this many pixels, which bounds memory and pads only the last batch of a group."""
 
 
@@ -60,7 +60,7 @@ def encode(options: argparse.Namespace) -> None:
     _use_compilation_cache()
     model = _model(options.model)
 
-    def read(advance: Callable[[], None]) -> Iterator[tuple]:
+    def read() -> Iterator[tuple]:
         for source, target in pairs:
             picture = read_image(source, options.background, options.eight_bit, options.max_pixels)
             point = options.point
@@ -68,12 +68,12 @@ def encode(options: argparse.Namespace) -> None:
                 model.check_size([picture.shape[:2]], options.max_pixels)
                 if options.bpp is not None or options.psnr is not None:
                     point = model.choose_point(picture, options.bpp, options.psnr, options.effort)
-            advance()
             yield point, math.prod(picture.shape[:2]), (source, target, picture)
 
     with _progress("encoding", len(pairs)) as advance:
-        for point, group in _in_groups(read(advance)):
+        for point, group in _in_groups(read()):
             _encode_group(model, point, group, options)
+            advance(len(group))
 
 
 def decode(options: argparse.Namespace) -> None:
@@ -88,7 +88,7 @@ def decode(options: argparse.Namespace) -> None:
     _use_compilation_cache()
     models = [vcinr.load(options.model)] if options.model is not None else []
 
-    def read(advance: Callable[[], None]) -> Iterator[tuple]:
+    def read() -> Iterator[tuple]:
         for source, target in pairs:
             with _about(source):
                 data = _read(source)
@@ -97,12 +97,12 @@ def decode(options: argparse.Namespace) -> None:
                 if not able:
                     able = [find_by_fingerprint(peek.fingerprint)]
                     models.extend(able)
-            advance()
             yield able[0], sum(map(math.prod, peek.shapes)), (source, target, data)
 
     with _progress("decoding", len(pairs)) as advance:
-        for model, group in _in_groups(read(advance)):
+        for model, group in _in_groups(read()):
             _decode_group(model, group, options.max_pixels)
+            advance(len(group))
 
 
 def info(options: argparse.Namespace) -> None:
@@ -191,12 +191,12 @@ def _verify(model: vcinr.Model, group: list, codes: list, max_pixels: int) -> li
 def _decode_group(model: vcinr.Model, group: list, max_pixels: int) -> None:
     try:
         pictures = model.decode_batch([data for _, _, data in group], max_pixels)
-    except BitstreamError:
-        # Once more, one by one, to name the file.
+    except (BitstreamError, MemoryError):
+        # One by one, to name the file that is wrong, or to take less memory.
+        pictures = []
         for source, _, data in group:
             with _about(source):
-                model.decode(data, max_pixels)
-        raise
+                pictures.append(model.decode(data, max_pixels))
     for (_, target, _), picture in zip(group, pictures, strict=True):
         _write_picture(target, picture)
 
@@ -234,9 +234,10 @@ def _pairs(paths: Sequence[str], out: str | None, suffix: str) -> list[tuple[str
     sources = {(found.st_dev, found.st_ino): source for source, _ in pairs if (found := _stat(source))}
     taken: dict[str, str] = {}
     for source, target in pairs:
-        other = taken.setdefault(os.path.realpath(target), source)
-        if other is not source:
-            raise ValueError(f"{other} and {source} would both be written to {target}: use different folders")
+        place = os.path.realpath(target)
+        if place in taken:
+            raise ValueError(f"{taken[place]} and {source} would both be written to {target}: use different folders")
+        taken[place] = source
         found = _stat(target)
         if found and (found.st_dev, found.st_ino) in sources:
             raise ValueError(f"{target} would overwrite the input {sources[found.st_dev, found.st_ino]}: choose another output")
@@ -281,17 +282,17 @@ def _model(folder: str | None) -> vcinr.Model:
 
 
 @contextlib.contextmanager
-def _progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A function that counts one more file done, shown with the time left where someone is looking."""
+def _progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A function that counts so many more files done, shown with the time left where someone is looking."""
     if not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda count: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda: bar.advance(task)
+        yield lambda count: bar.advance(task, count)
 
 
 def _use_compilation_cache() -> None:

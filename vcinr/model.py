@@ -46,7 +46,12 @@ class Model:
     """
 
     def __init__(
-        self, codec: Codec, params: Params, points: Sequence[Mapping[str, Any]], info: Mapping[str, Any], precision: str = "float32"
+        self,
+        codec: Codec,
+        params: Params,
+        points: Sequence[Mapping[str, Any]],
+        info: Mapping[str, Any],
+        precision: str = "float32",
     ):
         _check_precision(precision)
         self.codec = codec

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vcinr.codecs.klt import KLT, KLTConfig, principal_components, quantise, reconstruct
+from vcinr.codecs.klt import KLT, KLTConfig, quantise, reconstruct
+from vcinr.codecs.principal_components import principal_components
 from vcinr.model import load, make_model
 from vcinr.signals.sources import PatchSource
 from vcinr.training.run import train

@@ -12,6 +12,10 @@ import numpy as np
 from vcinr.devices import local_mesh, pmapped
 
 
+SMALL_BATCHES = (1, 8)
+"""Rows of the programs for fewer rows than a batch: a lone small picture does not pay for a whole one."""
+
+
 @functools.lru_cache(maxsize=64)
 def _compiled(function: Callable, config: Hashable, num_arrays: int):
     def one_device(shared, *rows):
@@ -26,12 +30,13 @@ def map_batches(function: Callable, config: Hashable, shared: Any, arrays: tuple
     function: of one row's arrays; vmapped, compiled once for each pair of it and ``config``, and spread over this process's
         devices. ``shared`` is a pytree that all rows see.
     batch_size: rows a device takes at once; the last batch is padded with copies of its last row, so that every call has one
-        shape and compiles once.
+        shape and compiles once. Fewer rows than that go through a smaller program, of 1 or 8 rows, where they fit.
     """
     total = len(arrays[0])
     if total == 0:
         raise ValueError("nothing to map: the arrays have no rows")
-    step = batch_size * local_mesh().size
+    num_devices = local_mesh().size
+    step = num_devices * next((n for n in SMALL_BATCHES if total <= n * num_devices and n < batch_size), batch_size)
     run = _compiled(function, config, len(arrays))
     outputs = []
     for start in range(0, total, step):

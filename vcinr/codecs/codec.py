@@ -73,12 +73,13 @@ class Stage:
 
     name: also the folder that its checkpoints live in.
     training: how to train it; ``num_steps=0`` for a stage in closed form (``loss`` is then None).
-    examples: (params, patches) → source of this stage's examples; ``patches`` yields uint8 ``{"values": [b, *patch, c]}``.
+    examples: (params, patches) → source of this stage's examples; ``patches`` yields raw ``{"values": [b, *patch, c]}``.
         None: the examples of the stage before, made once and shared.
     init: (key, params, source) → trainable, from what earlier stages have made.
     frozen: params → what the loss needs and does not train.
     loss: (trainable, frozen, example, key) → (loss, metrics) of ONE example; vmapped, microbatched and averaged outside.
     finish: (params, trainable) → params.
+    lr_multipliers: trainable at the start → tree of floats that scale the outer rate leaf by leaf; None: 1 everywhere.
     evaluate: as ``loss``, with whatever differs when measuring (rounding instead of noise); None: ``loss`` itself.
     """
 
@@ -90,6 +91,7 @@ class Stage:
     loss: Callable[[Any, Any, Mapping[str, jax.Array], jax.Array], tuple[jax.Array, Mapping[str, jax.Array]]] | None
     finish: Callable[[Params, Any], Params]
     evaluate: Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]] | None = None
+    lr_multipliers: Callable[[Any], Any] | None = None
 
 
 @runtime_checkable

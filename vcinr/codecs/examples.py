@@ -7,7 +7,16 @@ import dataclasses
 import numpy as np
 
 from vcinr.codecs.codec import ExampleSource
-from vcinr.signals.modalities import MODALITIES
+from vcinr.signals.modalities import MODALITIES, Modality
+
+
+def modality_of(name: str, patch: tuple[int, ...]) -> Modality:
+    """The modality's row. ValueError where there is none of that name, or a patch has not its number of axes."""
+    if name not in MODALITIES:
+        raise ValueError(f"unknown modality {name!r}: valid are {', '.join(MODALITIES)}; import the module that adds another")
+    if len(patch) != MODALITIES[name].coord_dim:
+        raise ValueError(f"a patch of a {name} has {MODALITIES[name].coord_dim} axes, not {patch}")
+    return MODALITIES[name]
 
 
 def normalise_batch(modality: str, raw: np.ndarray) -> np.ndarray:

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
 from vcinr.codecs.batching import map_batches
 from vcinr.codecs.codec import Code, ExampleSource, Params, Stage, TrainingConfig
-from vcinr.codecs.examples import normalise_batch
+from vcinr.codecs.examples import modality_of, normalise_batch
+from vcinr.codecs.principal_components import principal_components
 from vcinr.entropy.range_coder import Table
 from vcinr.entropy.tables import tables_from_counts
 from vcinr.signals.modalities import MODALITIES
@@ -44,6 +44,9 @@ class KLTConfig:
     num_patches: int = 20000
     offsets_per_picture: int = 2
 
+    def __post_init__(self):
+        modality_of(self.modality, self.patch)
+
 
 def quantise(config: KLTConfig, shared: tuple, values: jax.Array) -> jax.Array:
     """Symbols int32 [k] of a patch [d]: sign(z) ⌊|z|/Δ + r⌋ of its coefficients z; shared = (mean, basis, Δ)."""
@@ -57,17 +60,6 @@ def reconstruct(config: KLTConfig, shared: tuple, symbols: jax.Array) -> jax.Arr
     del config
     mean, basis, step = shared
     return mean + step * symbols.astype(jnp.float32) @ basis
-
-
-def principal_components(patches: np.ndarray, num_components: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [d] and the leading orthonormal components [k, d] of patches [n, d], by descending variance (float32)."""
-    mean = patches.mean(0, dtype=np.float64).astype(np.float32)
-    centred = patches - mean
-    covariance = centred.T @ centred / len(patches)
-    d = covariance.shape[0]
-    k = min(num_components, d)
-    _, vectors = scipy.linalg.eigh(covariance, subset_by_index=(d - k, d - 1))
-    return mean, np.ascontiguousarray(vectors[:, ::-1].T.astype(np.float32))
 
 
 @dataclasses.dataclass(frozen=True)

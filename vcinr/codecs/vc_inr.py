@@ -19,11 +19,12 @@ from jaxtyping import Array, Float
 
 from vcinr.adaptation.meta_sgd import StepSizes, adapt, init_step_sizes, largest_curvature
 from vcinr.adaptation.objective import chunked_mean_squared_error
-from vcinr.codecs import bottleneck
+from vcinr.codecs import bottleneck, warm_start
 from vcinr.codecs.batching import map_batches
 from vcinr.codecs.bottleneck import QuantiserConfig
 from vcinr.codecs.codec import Code, ExampleSource, Params, Stage, TrainingConfig
-from vcinr.codecs.examples import NormalisedSource, normalise_batch
+from vcinr.codecs.examples import NormalisedSource, modality_of, normalise_batch
+from vcinr.codecs.warm_start import WarmStartConfig
 from vcinr.entropy import quantisers
 from vcinr.entropy.range_coder import Table
 from vcinr.fields.field import FieldConfig, evaluate, make_field
@@ -45,15 +46,27 @@ class AdaptationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VCINRConfig:
-    """Everything that makes a VC-INR: the field and its gates, the inner loop, both training stages."""
+    """Everything that makes a VC-INR: the field and its gates, the inner loop, all training stages.
+
+    With ``warm_start`` the rate of ``meta`` is relative: a step changes each array by about that share of its size.
+    """
 
     patch: tuple[int, ...] = (32, 32)
     modality: str = "picture"
     field: FieldConfig = FieldConfig()
     adaptation: AdaptationConfig = AdaptationConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
     meta: TrainingConfig = TrainingConfig(num_steps=2000, batch_size=16, lr=1e-3)
     quantiser: QuantiserConfig = QuantiserConfig()
     encode_batch: int = 32
+
+    def __post_init__(self):
+        if self.warm_start.enabled and not self.field.linear_head:
+            raise ValueError("a warm start needs the field's linear_head")
+        row = modality_of(self.modality, self.patch)
+        for key in ("coord_dim", "channels"):
+            if getattr(self.field, key) != getattr(row, key):
+                raise ValueError(f"field.{key} is {getattr(self.field, key)}, but a {row.name} has {getattr(row, key)}")
 
 
 def signal_loss(
@@ -139,6 +152,7 @@ class VCINR:
             frozen=lambda params: {},
             loss=lambda trained, frozen, example, key: meta_loss(c, trained, example),
             finish=lambda params, trained: {**params, **trained},
+            lr_multipliers=warm_start.lr_multipliers if c.warm_start.enabled else None,
         )
         latents = Stage(
             name="latents",
@@ -149,7 +163,47 @@ class VCINR:
             loss=None,
             finish=lambda params, statistics: {**params, "latent_statistics": statistics},
         )
-        return (meta, latents, *(self._quantise(i, lambda_) for i, lambda_ in enumerate(c.quantiser.lambdas)))
+        return (
+            *self._warm_start(),
+            meta,
+            latents,
+            *(self._quantise(i, lambda_) for i, lambda_ in enumerate(c.quantiser.lambdas)),
+        )
+
+    def _warm_start(self) -> tuple[Stage, ...]:
+        c, w = self.config, self.config.warm_start
+        if not w.enabled:
+            return ()
+        coords = jnp.asarray(pixel_grid(c.patch))
+        trunk = [f"{kind}_{i}" for kind in ("kernel", "bias") for i in range(c.field.num_layers)]
+
+        def patches_of(params, patches):
+            raw = patches.all_patches(np.random.default_rng(0), w.offsets_per_picture, w.num_patches)
+            return ArraySource({"values": normalise_batch(c.modality, raw)})
+
+        components = Stage(
+            name="components",
+            training=TrainingConfig(num_steps=0),
+            examples=patches_of,
+            init=lambda key, params, source: warm_start.components(source.arrays["values"], c.field.latent_dim),
+            frozen=lambda params: {},
+            loss=None,
+            finish=lambda params, found: {**params, "components": found},
+        )
+        fit = Stage(
+            name="warm_start",
+            training=w.training,
+            examples=lambda params, patches: warm_start.SketchSource(params["components"], w.sketches),
+            init=lambda key, params, source: {name: params["shared"][name] for name in trunk},
+            frozen=lambda params: {},
+            loss=lambda trained, frozen, example, key: warm_start.projection_loss(c.field, trained, coords, example["sketch"]),
+            finish=lambda params, trained: {
+                **{name: value for name, value in params.items() if name != "components"},
+                "shared": warm_start.started(c.field, {**params["shared"], **trained}, params["components"], coords),
+            },
+            lr_multipliers=warm_start.lr_multipliers,
+        )
+        return components, fit
 
     def _start_meta(self, key: jax.Array, params: Params, source: ExampleSource) -> dict[str, Any]:
         params = jax.tree.map(jnp.asarray, params)

@@ -24,6 +24,8 @@ class FieldConfig:
     modulation: key of `FIELDS`.                        sine: key of `SINES`.
     rank, gate_gain: of the low-rank gates.             hyper_width, hyper_depth: residual network from φ to U, V.
     output_bias: where the output starts, ½ being the middle of [0, 1].
+    linear_head: whether the output layer is linear in the latent besides; it spans at most ``last_width`` spatial functions.
+    last_width: units of the last sine layer, 0 for ``width``.
     """
 
     coord_dim: int = 2
@@ -39,6 +41,12 @@ class FieldConfig:
     hyper_width: int = 128
     hyper_depth: int = 2
     output_bias: float = 0.5
+    linear_head: bool = False
+    last_width: int = 0
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(fan_in, fan_out) of each layer."""
+        return siren.layer_sizes(self.coord_dim, self.channels, self.num_layers, self.width, self.last_width)
 
 
 def _uniform(bound: float):
@@ -64,13 +72,25 @@ class Siren(nn.Module):
                     (fan_out,),
                 ),
             )
-            for i, (fan_in, fan_out) in enumerate(siren.layer_sizes(c.coord_dim, c.channels, c.num_layers, c.width))
+            for i, (fan_in, fan_out) in enumerate(c.sizes())
         ]
 
-    def layers(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
-        """The layers of the signal whose latent this is; here, for every latent, the shared ones."""
+        if c.linear_head:
+            fan_in = c.sizes()[-1][0]
+            self.head_kernel = self.param("head_kernel", _uniform(1.0 / fan_in / c.omega_0), (c.latent_dim, fan_in, c.channels))
+            self.head_bias = self.param("head_bias", nn.initializers.zeros, (c.latent_dim, c.channels))
+
+    def modulate(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
+        """The layers as the latent changes them, but for the linear head; here, for every latent, the shared ones."""
         del latent
         return self.base
+
+    def layers(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
+        """The layers of the signal whose latent this is."""
+        layers = self.modulate(latent)
+        if not self.config.linear_head:
+            return layers
+        return modulations.linear_head(layers, self.head_kernel, self.head_bias, latent)
 
     def __call__(self, coords: Float[Array, "*n d"], latent: Float[Array, " k"]) -> Float[Array, "*n c"]:
         """f(x; θ, φ) at coordinates in [-1, 1]."""
@@ -86,10 +106,10 @@ class LatentShiftField(Siren):
         self.projection = self.param(
             "projection",
             nn.initializers.variance_scaling(1.0 / c.omega_0**2, "fan_in", "normal"),
-            (c.latent_dim, c.num_layers * c.width),
+            (c.latent_dim, sum(fan_out for _, fan_out in c.sizes()[:-1])),
         )
 
-    def layers(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
+    def modulate(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
         """Shared layers with their biases shifted."""
         return modulations.latent_shifts(self.base, self.projection, latent)
 
@@ -124,7 +144,7 @@ class LowRankGateField(Siren):
     def setup(self):
         super().setup()
         c = self.config
-        shapes = siren.layer_sizes(c.coord_dim, c.channels, c.num_layers, c.width)[1:-1]
+        shapes = c.sizes()[1:-1]
         self.network = ResidualNetwork(c.hyper_width, c.hyper_depth)
         small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
         self.left_heads = [nn.Dense(fan_in * c.rank, use_bias=False, kernel_init=small) for fan_in, _ in shapes]
@@ -132,7 +152,7 @@ class LowRankGateField(Siren):
             nn.Dense(fan_out * c.rank, kernel_init=small, bias_init=nn.initializers.normal(1.0)) for _, fan_out in shapes
         ]
 
-    def layers(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
+    def modulate(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
         """Shared layers with their kernels gated."""
         c = self.config
         features = self.network(latent)

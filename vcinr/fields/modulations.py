@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vcinr.fields.siren import Layer
@@ -27,6 +28,14 @@ def latent_shifts(layers: Sequence[Layer], projection: Float[Array, "k total"], 
         offsets.append(flat[start : start + bias.shape[0]])
         start += bias.shape[0]
     return shifts(layers, offsets)
+
+
+def linear_head(
+    layers: Sequence[Layer], kernels: Float[Array, "k h c"], biases: Float[Array, "k c"], latent: Float[Array, " k"]
+) -> Sequence[Layer]:
+    """Output layer linear in the latent, W' = W + Σ φ_k A_k and b' = b + Σ φ_k a_k: f is a mean plus Σ φ_k ψ_k(x)."""
+    kernel, bias = layers[-1]
+    return [*layers[:-1], (kernel + jnp.tensordot(latent, kernels, 1), bias + latent @ biases)]
 
 
 def low_rank_gates(

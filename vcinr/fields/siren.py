@@ -13,9 +13,12 @@ Layer = tuple[jax.Array, jax.Array]
 """(kernel [fan_in, fan_out], bias [fan_out])."""
 
 
-def layer_sizes(coord_dim: int, channels: int, num_layers: int, width: int) -> list[tuple[int, int]]:
-    """(fan_in, fan_out) of each layer: ``num_layers`` sine layers of ``width`` units, then the linear output."""
-    dims = [coord_dim] + [width] * num_layers + [channels]
+def layer_sizes(coord_dim: int, channels: int, num_layers: int, width: int, last_width: int = 0) -> list[tuple[int, int]]:
+    """(fan_in, fan_out) of each layer: ``num_layers`` sine layers of ``width`` units, then the linear output.
+
+    last_width: units of the last sine layer; 0 for ``width``.
+    """
+    dims = [coord_dim] + [width] * (num_layers - 1) + [last_width or width, channels]
     return list(itertools.pairwise(dims))
 
 

@@ -92,7 +92,8 @@ class _Run:
         config = self.stage.training
         mesh = all_devices_mesh()
         rows = local_rows(config.batch_size, mesh)
-        optimiser, schedule = make_optimiser(config), make_schedule(config)
+        multipliers = None if self.stage.lr_multipliers is None else self.stage.lr_multipliers(trainable)
+        optimiser, schedule = make_optimiser(config, multipliers), make_schedule(config)
         take_step = make_step(self.stage, optimiser, mesh)
         frozen = replicate(self.frozen, mesh)
         validate = None

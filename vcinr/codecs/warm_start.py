@@ -1,0 +1,144 @@
+"""A linear warm start for fields with a linear head: begin as the principal components of the training patches.
+
+The trunk's features are fitted to span the components (variable projection: the head's weights are the least-squares solution at
+every step), the head is solved for, the gates start neutral. From there meta-training can only do better than the KLT with as
+many components, less what the features miss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vcinr.codecs.codec import TrainingConfig
+from vcinr.codecs.principal_components import principal_components
+from vcinr.fields import siren
+from vcinr.fields.field import FieldConfig
+from vcinr.fields.sine import SINES
+
+RIDGE = 1e-7
+"""Ridge of the least-squares solution, relative to the features' mean squared size."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStartConfig:
+    """enabled: whether to start so.  num_patches, offsets_per_picture: of the components.
+    sketches: random combinations of the components in one training example.  training: of the trunk, on such examples."""
+
+    enabled: bool = False
+    num_patches: int = 20000
+    offsets_per_picture: int = 2
+    sketches: int = 64
+    training: TrainingConfig = TrainingConfig(
+        num_steps=400,
+        batch_size=8,
+        lr=3e-3,
+        warmup_steps=20,
+        clip_norm=0.0,
+        average_decay=0.0,
+        collapse_db=0.0,
+        checkpoint_every=0,
+    )
+
+
+def components(values: np.ndarray, num_components: int) -> dict[str, np.ndarray]:
+    """Mean [n, c], orthonormal components [k, n, c] and the standard deviation [k] of their coefficients, of patches [m, n, c].
+
+    Where there are fewer components than asked for, the rest are zero.
+    """
+    mean, basis = principal_components(values.reshape(len(values), -1), num_components)
+    std = np.std((values.reshape(len(values), -1) - mean) @ basis.T, axis=0)
+    missing = num_components - len(basis)
+    basis = np.pad(basis, ((0, missing), (0, 0))).reshape(num_components, *values.shape[1:])
+    return {"mean": mean.reshape(values.shape[1:]), "basis": basis, "std": np.pad(std, (0, missing))}
+
+
+class SketchSource:
+    """Random combinations of the mean and of the components, each weighted by its deviation.
+
+    E‖Y Ω‖² over Gaussian Ω is ‖Y‖² times the number of columns, and the same holds for the residual of a projection; so these are
+    unbiased samples of how much of the training patches the features miss.
+    """
+
+    def __init__(self, found: Mapping[str, np.ndarray], sketches: int):
+        weighted = np.concatenate([found["mean"][None], found["std"][:, None, None] * found["basis"]])
+        self._targets = np.moveaxis(weighted, 0, 1).reshape(weighted.shape[1], -1)
+        self._sketches = sketches
+
+    def batch(self, rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+        """``{"sketch": float32 [size, n, sketches]}``."""
+        omega = rng.standard_normal((self._targets.shape[1], size * self._sketches), np.float32)
+        drawn = (self._targets @ omega).reshape(len(self._targets), size, self._sketches)
+        return {"sketch": np.ascontiguousarray(np.moveaxis(drawn, 0, 1))}
+
+
+def features(config: FieldConfig, shared: Mapping[str, Any], coords: Float[Array, "n d"]) -> Float[Array, "n h1"]:
+    """What the linear head sees with neutral gates, the last sine layer's units, and a column of ones for the bias."""
+    layers = [(shared[f"kernel_{i}"], shared[f"bias_{i}"]) for i in range(config.num_layers)]
+    width = layers[-1][1].shape[0]
+    hidden = siren.apply([*layers, (jnp.eye(width), jnp.zeros(width))], coords, config.omega_0, SINES[config.sine])
+    return jnp.concatenate([hidden, jnp.ones((len(coords), 1))], axis=1)
+
+
+def solve(design: Float[Array, "n h1"], targets: Float[Array, "n m"]) -> Float[Array, "h1 m"]:
+    """Least-squares weights, with a small ridge."""
+    gram = design.T @ design
+    ridge = RIDGE * jnp.trace(gram) / gram.shape[0] * jnp.eye(gram.shape[0])
+    return jax.scipy.linalg.solve(gram + ridge, design.T @ targets, assume_a="pos")
+
+
+def projection_loss(
+    config: FieldConfig, trunk: Mapping[str, Any], coords: Float[Array, "n d"], sketch: Float[Array, "n m"]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The share of a sketch that the features miss. At the least-squares weights their derivative vanishes, so they are held
+    fixed in the gradient (Golub and Pereyra 1973; the envelope theorem)."""
+    design = features(config, trunk, coords)
+    weights = jax.lax.stop_gradient(solve(design, sketch))
+    missed = jnp.sum(jnp.square(sketch - design @ weights)) / jnp.sum(jnp.square(sketch))
+    return missed, {"basis_db": -10.0 * jnp.log10(missed)}
+
+
+def started(
+    config: FieldConfig, shared: Mapping[str, Any], found: Mapping[str, np.ndarray], coords: Float[Array, "n d"]
+) -> dict[str, Any]:
+    """θ with its head solved for the components, neutral gates, and a hypernetwork that sees latents of unit size.
+
+    The latent is then the vector of principal coefficients, for which the inner problem is perfectly conditioned.
+    """
+    design = features(config, shared, coords)
+    k, n, channels = found["basis"].shape
+    targets = jnp.concatenate([found["mean"], np.moveaxis(found["basis"], 0, 1).reshape(n, k * channels)], axis=1)
+    weights = solve(design, targets)
+    kernels = weights[:, channels:].reshape(-1, k, channels)
+    shared = {
+        **shared,
+        f"kernel_{config.num_layers}": weights[:-1, :channels],
+        f"bias_{config.num_layers}": weights[-1, :channels],
+        "head_kernel": jnp.moveaxis(kernels[:-1], 1, 0),
+        "head_bias": kernels[-1],
+    }
+    for name in [name for name in shared if name.startswith("left_heads")]:
+        shared[name] = jax.tree.map(jnp.zeros_like, shared[name])
+    if "network" in shared:
+        std = jnp.asarray(found["std"])
+        size = 1.0 / (std + 0.1 * jnp.max(std))
+        embed = shared["network"]["embed"]
+        shared["network"] = {**shared["network"], "embed": {**embed, "kernel": size[:, None] * embed["kernel"]}}
+    return shared
+
+
+def lr_multipliers(trainable: Any) -> Any:
+    """One multiplier a leaf: its root mean square, so that the outer rate is a relative change; small or zero leaves move as
+    if they were a tenth of their ordinary start, 1/√fan-in for kernels and 0.1 for vectors."""
+
+    def multiplier(leaf):
+        size = float(jnp.sqrt(jnp.mean(jnp.square(leaf))))
+        return max(size, 0.1 * (leaf.shape[-2] ** -0.5 if leaf.ndim > 1 else 0.1))
+
+    return jax.tree.map(multiplier, trainable)

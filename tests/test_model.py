@@ -102,11 +102,14 @@ def test_pictures_of_five_sizes_compile_once(klt_model_dir):
 
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        files = [model.encode(picture, 1) for picture in pictures] + model.encode_batch(pictures, 0)
+        files = model.encode_batch(pictures, 0) + model.encode_batch(pictures[1:], 1)
         assert len(compiled) == 1
-        for data in files:
-            model.decode(data)
+        model.decode_batch(files)
         assert len(compiled) == 2
+        # One at a time, there are two more programs each way at most: of 1 and of 8 patches.
+        for picture in pictures:
+            model.decode(model.encode(picture, 1))
+        assert len(compiled) <= 6
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
 

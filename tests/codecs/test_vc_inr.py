@@ -163,7 +163,7 @@ def test_wild_symbols_survive(model_dir):
     model = load(model_dir)
     grid = to_signal(np.zeros((8, 16, 3), np.float32), (8, 8)).grid
     wild = Code({"latent": np.array([0, 2**31 - 1, -(2**31), 5, -70000, 1, 2, 3, 4, 5], np.int32)})
-    data = model._write([grid], [wild], 0)
+    data = model.write_codes(0, [wild], [grid])
     np.testing.assert_array_equal(model.read_codes(data)[1][0].streams["latent"], wild.streams["latent"])
     assert estimated_bits(model.codec, model.params, 0, grid, wild) > 64
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from vcinr.devices import local_mesh, pmapped
 
-
 SMALL_BATCHES = (1, 8)
 """Rows of the programs for fewer rows than a batch: a lone small picture does not pay for a whole one."""
 

@@ -22,8 +22,9 @@ from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
 from vcinr.fields.sine import SINES
 
-RIDGE = 1e-7
-"""Ridge of the least-squares solution, relative to the features' mean squared size."""
+RIDGE = 1e-5
+"""Ridge of the least-squares solution while the trunk is trained, relative to the features' mean squared size: float32 needs
+it. The head is solved for in float64, with 10⁻³ of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +87,11 @@ def features(config: FieldConfig, shared: Mapping[str, Any], coords: Float[Array
     return jnp.concatenate([hidden, jnp.ones((len(coords), 1))], axis=1)
 
 
-def solve(design: Float[Array, "n h1"], targets: Float[Array, "n m"]) -> Float[Array, "h1 m"]:
-    """Least-squares weights, with a small ridge."""
+def solve(design: Any, targets: Any, ridge: float, xp: Any = jnp) -> Any:
+    """Least-squares weights [h1, m] for design [n, h1] and targets [n, m]; xp: `jax.numpy`, or `numpy` on the host."""
     gram = design.T @ design
-    ridge = RIDGE * jnp.trace(gram) / gram.shape[0] * jnp.eye(gram.shape[0])
-    return jax.scipy.linalg.solve(gram + ridge, design.T @ targets, assume_a="pos")
+    damped = gram + ridge * xp.trace(gram) / gram.shape[0] * xp.eye(gram.shape[0], dtype=gram.dtype)
+    return xp.linalg.solve(damped, design.T @ targets)
 
 
 def projection_loss(
@@ -99,7 +100,7 @@ def projection_loss(
     """The share of a sketch that the features miss. At the least-squares weights their derivative vanishes, so they are held
     fixed in the gradient (Golub and Pereyra 1973; the envelope theorem)."""
     design = features(config, trunk, coords)
-    weights = jax.lax.stop_gradient(solve(design, sketch))
+    weights = jax.lax.stop_gradient(solve(design, sketch, RIDGE))
     missed = jnp.sum(jnp.square(sketch - design @ weights)) / jnp.sum(jnp.square(sketch))
     return missed, {"basis_db": -10.0 * jnp.log10(missed)}
 
@@ -111,10 +112,10 @@ def started(
 
     The latent is then the vector of principal coefficients, for which the inner problem is perfectly conditioned.
     """
-    design = features(config, shared, coords)
+    design = np.asarray(features(config, shared, coords), np.float64)
     k, n, channels = found["basis"].shape
-    targets = jnp.concatenate([found["mean"], np.moveaxis(found["basis"], 0, 1).reshape(n, k * channels)], axis=1)
-    weights = solve(design, targets)
+    targets = np.concatenate([found["mean"], np.moveaxis(found["basis"], 0, 1).reshape(n, k * channels)], axis=1)
+    weights = jnp.asarray(solve(design, targets.astype(np.float64), 1e-3 * RIDGE, np), jnp.float32)
     kernels = weights[:, channels:].reshape(-1, k, channels)
     shared = {
         **shared,

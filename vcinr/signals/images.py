@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
-DEFAULT_MAX_PIXELS = 2**28
+DEFAULT_MAX_PIXELS = 2**26
 LOSSLESS_SUFFIXES = (".png", ".ppm", ".tif", ".tiff", ".bmp")
 
 _INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")

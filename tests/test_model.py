@@ -88,6 +88,18 @@ def test_what_a_file_says_it_costs(model, picture):
     assert abs(model.estimated_bits(data) - 8 * model.payload_bytes(data)) < 16
 
 
+def test_files_join_to_the_container_of_their_signals(klt_model_dir, picture):
+    model = load(klt_model_dir)
+    pictures = [picture, picture[:9, :20], picture[::-1].copy()]
+    files = model.encode_batch(pictures, 1)
+    container = model.join(files)
+    np.testing.assert_array_equal(model.decode_together(container)[1], model.decode(files[1]))
+    assert container == model.encode_together(pictures, 1)
+    assert model.join([container, files[0]]) == model.join([*files, files[0]])
+    with pytest.raises(ValueError, match="one operating point"):
+        model.join([files[0], model.encode(picture, 0)])
+
+
 def test_pictures_of_five_sizes_compile_once(klt_model_dir):
     about = load(klt_model_dir)
     # A config of its own, so that no other test has compiled for it.

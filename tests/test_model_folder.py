@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import vcinr
-import vcinr.model
+import vcinr.model_folder
 from tests.tiny import hand_made, psnr
-from vcinr.model import ModelError, find_by_fingerprint, load, make_model, model_folders
+from vcinr.model import find_by_fingerprint, load, make_model
+from vcinr.model_folder import ModelError, canonical, model_folders, sha256
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def rewrite(folder, **changes):
     about = json.loads((folder / "model.json").read_text())
     del about["sha256"]
     about |= changes
-    about["sha256"] = vcinr.model._sha256(vcinr.model._canonical(about))
+    about["sha256"] = sha256(canonical(about))
     (folder / "model.json").write_text(json.dumps(about))
 
 
@@ -177,7 +178,7 @@ def test_every_bit_of_a_model_is_covered(tmp_path):
 
 
 def test_a_bundled_model_is_loaded_by_its_name(klt_model_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(vcinr.model, "BUNDLED", tmp_path)
+    monkeypatch.setattr(vcinr.model_folder, "BUNDLED", tmp_path)
     with pytest.raises(ModelError, match=r"no model of that name is at hand \(at hand: none\)"):
         vcinr.load("waves")
     shutil.copytree(klt_model_dir, tmp_path / "waves")

@@ -122,7 +122,7 @@ def models(options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from vcinr.model import SEARCH_VARIABLE, model_folders
+    from vcinr.model_folder import SEARCH_VARIABLE, model_folders
 
     folders = [found for folder in options.folders for found in model_folders([folder]) or [Path(folder)]] or model_folders()
     if not folders:
@@ -270,7 +270,7 @@ def _about(path: str) -> Iterator[None]:
 
 
 def _model(folder: str | None) -> vcinr.Model:
-    from vcinr.model import SEARCH_VARIABLE, model_folders
+    from vcinr.model_folder import SEARCH_VARIABLE, model_folders
 
     if folder is not None:
         return vcinr.load(folder)

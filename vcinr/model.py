@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -20,21 +19,26 @@ from vcinr.bitstream import DEFAULT_MAX_PIXELS, BitstreamError
 from vcinr.codecs import coding, make_codec
 from vcinr.codecs.codec import Code, Codec, Params
 from vcinr.entropy.tables import Tables
+from vcinr.model_folder import (
+    ABOUT,
+    FORMAT,
+    SEARCH_VARIABLE,
+    SHARED,
+    ModelError,
+    canonical,
+    hint,
+    model_folders,
+    num_bytes,
+    point_file,
+    read_about,
+    sha256,
+)
 from vcinr.signals.modalities import MODALITIES
 from vcinr.signals.patches import from_values, to_signal
 from vcinr.signals.signal import Grid
 from vcinr.trees import load_tree, save_tree, write_atomically
 
-FORMAT = 1
-ABOUT = "model.json"
-SHARED = "shared.safetensors"
-BUNDLED = Path(__file__).parent / "models"
-SEARCH_VARIABLE = "VCINR_MODELS"
 PRECISIONS = {"float32": np.float32, "float16": np.float16}
-
-
-class ModelError(ValueError):
-    """A model directory that cannot be used: missing, damaged, or from another version."""
 
 
 class Model:
@@ -82,12 +86,12 @@ class Model:
 
     def decode_batch(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS) -> list[np.ndarray]:
         """The signals of many files, of one signal each; ``max_pixels`` holds for each file."""
-        return [self._modality.denormalise(values) for values in self.decode_values_batch(files, max_pixels)]
+        return [self.denormalise(values) for values in self.decode_values_batch(files, max_pixels)]
 
     def decode_together(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> list[np.ndarray]:
         """All signals of a container."""
         point, codes, grids = self.read_codes(data, max_pixels)
-        return [self._modality.denormalise(values) for values in self._synthesise([point] * len(codes), codes, grids)]
+        return [self.denormalise(values) for values in self._synthesise([point] * len(codes), codes, grids)]
 
     def decode_values_batch(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS) -> list[np.ndarray]:
         """The signals of many files in normalised units, float32 [*shape, c], neither clipped nor rounded."""
@@ -103,6 +107,22 @@ class Model:
             codes.append(code)
             grids.append(grid)
         return self._synthesise(points, codes, grids)
+
+    def denormalise(self, values: np.ndarray) -> np.ndarray:
+        """What `decode` gives of what `decode_values_batch` gives, e.g. uint8 [h, w, 3] of float32 [h, w, 3]."""
+        return self._modality.denormalise(values)
+
+    def join(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
+        """One container of the signals of many files, in order, without encoding them again.
+
+        All must be of one operating point (ValueError). The bytes are those of `encode_together` on the same symbols.
+        """
+        read = [self.read_codes(data, max_pixels) for data in files]
+        points = {point for point, _, _ in read}
+        if len(points) != 1:
+            raise ValueError(f"a container holds signals of one operating point, not of {sorted(points)}")
+        codes = [code for _, part, _ in read for code in part]
+        return self.write_codes(points.pop(), codes, [grid for _, _, part in read for grid in part])
 
     def make_codes(self, arrays: Sequence[np.ndarray], point: int, effort: int = 0) -> tuple[list[Code], list[Grid]]:
         """The symbols that `write_codes` writes, and the grid, of each signal. ValueError as for `encode`."""
@@ -202,17 +222,17 @@ class Model:
         except (TypeError, ValueError) as error:
             raise ValueError(f"points and info of a model must be JSON: {error}") from error
         trees = {SHARED: {name: value for name, value in self.params.items() if name != "points"}}
-        trees |= {_point_file(i): self.params["points"][str(i)] for i in range(len(self.points))}
+        trees |= {point_file(i): self.params["points"][str(i)] for i in range(len(self.points))}
         for name, tree in trees.items():
             save_tree(folder / name, _cast(tree, self.precision))
-        about["files"] = {name: _sha256((folder / name).read_bytes()) for name in trees}
-        about["sha256"] = _sha256(_canonical(about))
+        about["files"] = {name: sha256((folder / name).read_bytes()) for name in trees}
+        about["sha256"] = sha256(canonical(about))
         # Last, so that a save that is cut short leaves a folder whose checksums don't match, never a mixture that loads.
         write_atomically(folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
         for path in folder.glob("point_*.safetensors"):
             if path.name not in trees and re.fullmatch(r"point_\d+", path.stem):
                 path.unlink()
-        self.num_bytes = _num_bytes(folder, trees)
+        self.num_bytes = num_bytes(folder, trees)
 
     def _synthesise(self, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Values of signals, float32 [*shape, c]; all of one point in joint batches."""
@@ -256,16 +276,16 @@ def load(model: str | os.PathLike) -> Model:
     if not (folder / ABOUT).is_file():
         named = [place for place in model_folders() if place.name == os.fspath(model)]
         if not named:
-            raise ModelError(f"no model in {folder}: it has no {ABOUT}{_hint(folder)}")
+            raise ModelError(f"no model in {folder}: it has no {ABOUT}{hint(folder)}")
         folder = named[0]
     try:
-        about = _read_about(folder)
+        about = read_about(folder)
         for name, expected in about["files"].items():
-            if _sha256((folder / name).read_bytes()) != expected:
+            if sha256((folder / name).read_bytes()) != expected:
                 raise ModelError(f"{folder / name} is damaged: its checksum is not the one in {ABOUT}")
         codec = make_codec(about["codec"], about["config"])
         params = load_tree(folder / SHARED)
-        params["points"] = {str(i): load_tree(folder / _point_file(i)) for i in range(len(about["points"]))}
+        params["points"] = {str(i): load_tree(folder / point_file(i)) for i in range(len(about["points"]))}
         loaded = Model(codec, open_params(params), about["points"], about["info"], about["precision"])
         for i, point in enumerate(loaded.points):
             now = coding.fingerprint(codec, loaded.params, i).hex()
@@ -282,21 +302,8 @@ def load(model: str | os.PathLike) -> Model:
         raise ModelError(f"the model in {folder} is damaged: {error} is missing") from error
     except (TypeError, AttributeError, IndexError, ValueError, OverflowError, OSError) as error:
         raise ModelError(f"the model in {folder} cannot be read: {error}") from error
-    loaded.num_bytes = _num_bytes(folder, about["files"])
+    loaded.num_bytes = num_bytes(folder, about["files"])
     return loaded
-
-
-def model_folders(places: Sequence[str | os.PathLike] | None = None) -> list[Path]:
-    """Folders of models in ``places``, each a model or a folder of models.
-
-    Default: those at hand, which are bundled with the package, then named by the environment variable VCINR_MODELS.
-    """
-    if places is None:
-        places = [BUNDLED, *filter(None, os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep))]
-    found = []
-    for place in map(Path, places):
-        found += [place] if (place / ABOUT).is_file() else sorted(path.parent for path in place.glob(f"*/{ABOUT}"))
-    return found
 
 
 def find_by_fingerprint(fingerprint: bytes) -> Model:
@@ -304,7 +311,7 @@ def find_by_fingerprint(fingerprint: bytes) -> Model:
     folders, unreadable = model_folders(), []
     for folder in folders:
         try:
-            points = _read_about(folder)["points"]
+            points = read_about(folder)["points"]
         except ModelError as error:
             unreadable.append(str(error))
             continue
@@ -348,44 +355,3 @@ def _cast(tree: Any, precision: str, path: str = "") -> Any:
     if not np.isfinite(array).all():
         raise ValueError(f"parameter {path[1:]} is not finite in {precision}: training has diverged, or it needs float32")
     return array
-
-
-def _read_about(folder: Path) -> dict[str, Any]:
-    """model.json as `Model.save` wrote it; ModelError for anything else."""
-    path = folder / ABOUT
-    try:
-        about = json.loads(path.read_bytes())
-    except (ValueError, RecursionError, OSError) as error:
-        raise ModelError(f"{path} is damaged: {error}") from error
-    if not isinstance(about, dict) or "format" not in about:
-        raise ModelError(f"{path} is no model: it names no format")
-    if about["format"] != FORMAT:
-        raise ModelError(f"{path} has format {about['format']}; this vcinr reads format {FORMAT}: use a vcinr of its time")
-    if about.pop("sha256", None) != _sha256(_canonical(about)):
-        raise ModelError(f"{path} is not as it was written (its checksum differs): restore it, or save the model again")
-    return about
-
-
-def _hint(folder: Path) -> str:
-    if (folder / "model" / ABOUT).is_file():
-        return f"; did you mean {folder / 'model'}?"
-    if len(folder.parts) > 1:
-        return ""
-    names = ", ".join(place.name for place in model_folders()) or "none"
-    return f", and no model of that name is at hand (at hand: {names})"
-
-
-def _point_file(index: int) -> str:
-    return f"point_{index}.safetensors"
-
-
-def _canonical(about: Mapping[str, Any]) -> bytes:
-    return json.dumps(about, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _num_bytes(folder: Path, names: Mapping[str, Any]) -> int:
-    return sum((folder / name).stat().st_size for name in (ABOUT, *names))

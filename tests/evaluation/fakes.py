@@ -20,8 +20,7 @@ class DeflatingModel:
     def encode_batch(self, arrays, point=0, effort=0):
         return [HEADER.pack(*array.shape[:2], point) + zlib.compress((array >> point).tobytes()) for array in arrays]
 
-    def encode_together(self, arrays, point=0, effort=0):
-        files = self.encode_batch(arrays, point)
+    def join(self, files):
         return b"".join(struct.pack("<I", len(data)) + data for data in files)
 
     def decode_values(self, data):
@@ -32,8 +31,11 @@ class DeflatingModel:
     def decode_values_batch(self, files):
         return [self.decode_values(data) for data in files]
 
+    def denormalise(self, values):
+        return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
     def decode_batch(self, files):
-        return [np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8) for values in self.decode_values_batch(files)]
+        return [self.denormalise(values) for values in self.decode_values_batch(files)]
 
     def decode_together(self, data):
         files, position = [], 0

@@ -70,12 +70,12 @@ def test_single_steps_of_rounding_are_counted_and_more_are_refused(share):
 
 def test_lost_and_cropped_pictures_are_refused():
     class Losing(DeflatingModel):
-        def decode_batch(self, files):
-            return super().decode_batch(files)[1:]
+        def decode_values_batch(self, files):
+            return super().decode_values_batch(files)[1:]
 
     class Cropping(DeflatingModel):
-        def decode_batch(self, files):
-            return [picture[1:] for picture in super().decode_batch(files)]
+        def decode_values_batch(self, files):
+            return [picture[1:] for picture in super().decode_values_batch(files)]
 
     with pytest.raises(MeasurementError, match="1 pictures, 2 were encoded"):
         measure(Losing(), pictures(2), "tiny", "test")

@@ -72,14 +72,14 @@ def _measure_point(
 ) -> dict[str, Any]:
     files = model.encode_batch(pictures, point=point)
     report(1, "files written")
-    decoded = model.decode_batch(files)
+    floats = model.decode_values_batch(files)
+    decoded = [model.denormalise(values) for values in floats]
     _check_shapes(pictures, decoded, "files")
     report(2, "files decoded")
-    container = model.encode_together(pictures, point=point)
+    container = model.join(files)
     together = model.decode_together(container)
     differences = _count_differences(decoded, together)
     report(3, "container written and decoded")
-    floats = model.decode_values_batch(files)
     float_mses = [mean_squared_error(picture, values) for picture, values in zip(pictures, floats, strict=True)]
     payload_bytes = [model.payload_bytes(data) for data in files]
     estimated_bits = [model.estimated_bits(data) for data in files]

@@ -46,7 +46,8 @@ def low_rank_gates(
 ) -> Sequence[Layer]:
     """W' = gain · sigmoid(U Vᵀ) ⊙ W for the sine layers after the first, which stays ungated (Schwarz et al. 2023, section 3.1).
 
-    left, right: U [fan_in, r] and V [fan_out, r] of layers 1, 2, …; a gain of 2 makes the neutral gate, sigmoid(0) = ½, leave W as it is.
+    left, right: U [fan_in, r] and V [fan_out, r] of layers 1, 2, …
+    gain: 2 makes the neutral gate, sigmoid(0) = ½, leave W as it is.
     """
     gated = [
         (gain * jax.nn.sigmoid(u @ v.T) * kernel, bias) for (kernel, bias), u, v in zip(layers[1:-1], left, right, strict=True)

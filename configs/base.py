@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -14,6 +14,8 @@ from vcinr.codecs import CODECS, Codec, build_config, make_codec
 DATA = {
     "name": "",  # of a set in `vcinr.signals.datasets.DATASETS`
     "path": "",  # for the set `folder`
+    "background": "",  # for `folder`, as `python -m experiments.prepare folder --background`
+    "eight_bit": False,  # for `folder`, likewise
     "data_dir": "",  # where prepared sets lie; empty for the default
     "train": "train",
     "validation": "validation",
@@ -23,6 +25,9 @@ DATA = {
     "test_tiles": 0,  # cut test pictures into whole tiles of this side, each a signal of its own; 0 for whole pictures
     "flips": True,
 }
+
+COMMON = ("codec", "seed", "matmul_precision", "model_precision", "data")
+"""Keys that every config has; all others are the codec's own."""
 
 
 def make_config(codec: str, data: Mapping[str, Any], values: Mapping[str, Any]) -> ConfigDict:
@@ -40,14 +45,27 @@ def make_config(codec: str, data: Mapping[str, Any], values: Mapping[str, Any]) 
 
 def codec_of(config: ConfigDict) -> Codec:
     """The codec that a config describes."""
-    common = ("codec", "seed", "matmul_precision", "model_precision", "data")
-    return make_codec(config.codec, {key: value for key, value in config.to_dict().items() if key not in common})
+    return make_codec(config.codec, {key: value for key, value in config.to_dict().items() if key not in COMMON})
 
 
 def choose(variants: Mapping[str, Callable[[], ConfigDict]], name: str | None) -> ConfigDict:
     """The variant of that name; ValueError that names the nearest and all others for anything else."""
     if name not in variants:
-        close = difflib.get_close_matches(str(name), variants, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"no config variant {name!r}{hint} (valid: {', '.join(variants)})")
+        raise ValueError(f"no config variant {name!r}{_nearest(str(name), variants)}")
     return variants[name]()
+
+
+def check_key(config: ConfigDict, path: str) -> None:
+    """ValueError where a dotted path, such as "meta.num_steps", leads to nothing in a config; it names the nearest key."""
+    node, where = config, "config"
+    for key in path.split("."):
+        if not isinstance(node, ConfigDict):
+            raise ValueError(f"{where} is a value and has no key {key!r}")
+        if key not in node:
+            raise ValueError(f"{where} has no key {key!r}{_nearest(key, node)}")
+        node, where = node[key], f"{where}.{key}"
+
+
+def _nearest(name: str, valid: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(valid), 1)
+    return (f"; did you mean {close[0]!r}?" if close else "") + f" (valid: {', '.join(valid)})"

@@ -25,7 +25,7 @@ def demo() -> ConfigDict:
             },
             "adaptation": {"initial_step": 1.0},
             "warm_start": {"enabled": True, "num_patches": 6000, "offsets_per_picture": 4, "training": {"num_steps": 800}},
-            "meta": {"num_steps": 300, "batch_size": 16, "lr": 2e-3, "eval_every": 100, "checkpoint_every": 100},
+            "meta": {"num_steps": 300, "batch_size": 16, "lr": 1e-3, "eval_every": 100, "checkpoint_every": 100},
             "quantiser": {
                 "lambdas": (0.0004, 0.0012, 0.004),
                 "width": 128,
@@ -91,13 +91,13 @@ def cifar10_small() -> ConfigDict:
             "adaptation": {"initial_step": 1.0},
             "warm_start": {"enabled": True, "offsets_per_picture": 1, "training": {"num_steps": 2000, "lr": 3e-3}},
             "meta": {
-                "num_steps": 600,
+                "num_steps": 240,
                 "batch_size": 16,
                 "microbatch": 4,
-                "lr": 2e-3,
+                "lr": 5e-4,
                 "final_lr_fraction": 0.05,
-                "eval_every": 100,
-                "checkpoint_every": 100,
+                "eval_every": 60,
+                "checkpoint_every": 60,
             },
             "quantiser": {
                 "lambdas": (0.0015, 0.003, 0.006, 0.012, 0.025, 0.05),
@@ -130,7 +130,7 @@ def kodak() -> ConfigDict:
             },
             "adaptation": {"initial_step": 1.0},
             "warm_start": {"enabled": True, "offsets_per_picture": 1, "training": {"num_steps": 1500, "lr": 3e-3}},
-            "meta": {"num_steps": 600, "batch_size": 16, "lr": 2e-3, "eval_every": 100, "checkpoint_every": 100},
+            "meta": {"num_steps": 300, "batch_size": 16, "lr": 5e-4, "eval_every": 100, "checkpoint_every": 100},
             "quantiser": {
                 "lambdas": (0.0005, 0.0015, 0.005, 0.015),
                 "width": 256,

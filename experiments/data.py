@@ -15,7 +15,9 @@ def pictures(config: ConfigDict, split: str) -> Sequence[np.ndarray]:
     """The pictures of "train", "validation" or "test" as the config names them; uint8 [h, w, 3] each."""
     data = config.data
     name = data.test_name if split == "test" and data.test_name else data.name
-    options = {"path": data.path} if name == "folder" else {}
+    options = {}
+    if name == "folder":
+        options = {"path": data.path, "background": data.background or None, "eight_bit": data.eight_bit}
     found = load_split(name, data[split], data.data_dir or None, **options)
     if split != "test":
         return found

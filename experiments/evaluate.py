@@ -1,30 +1,29 @@
 """Measures a trained model on its test split, from files written and read back, beside classical codecs.
 
-    python -m experiments.evaluate --workdir=DIR --out=DIR/rd.json [--noclassical] [--limit=N]
+    python -m experiments.evaluate --workdir=DIR --out=DIR/rd.json [--no-classical] [--limit=N] [--record=docs/results/NAME.json]
 
-Writes a JSON list, one object an operating point.
+Writes a JSON list, one object an operating point; with --record also a file with the run's provenance, for `make results`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from experiments import data
 from vcinr.evaluation.classical import measure_jpeg, measure_jpeg2000
 from vcinr.evaluation.measure import measure
-from vcinr.evaluation.report import print_table
-from vcinr.model import load
+from vcinr.evaluation.report import print_table, save_run
+from vcinr.model import ModelError, load
+from vcinr.signals.datasets import DatasetMissing
+from vcinr.training.progress import Progress
 from vcinr.trees import write_atomically
-
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where experiments.train wrote its model.")
-_OUT = flags.DEFINE_string("out", None, "The JSON file to write.")
-_CLASSICAL = flags.DEFINE_bool("classical", True, "Measure JPEG and JPEG2000 on the same pictures.")
-_LIMIT = flags.DEFINE_integer("limit", 0, "Signals to measure; 0 for what the config says.")
 
 
 def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0) -> list[dict]:
@@ -36,22 +35,38 @@ def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0) -> lis
         config.data.test_limit = limit
     pictures = list(data.pictures(config, "test"))
     name = config.data.test_name or config.data.name
-    rows = measure(model, pictures, name, config.data.test)
+    with Progress() as bar:
+        rows = measure(model, pictures, name, config.data.test, progress=bar.report)
     if classical:
         rows += measure_jpeg(pictures, name, config.data.test) + measure_jpeg2000(pictures, name, config.data.test)
     return rows
 
 
-def main(argv):
-    """Command line; see the module."""
-    logging.set_verbosity(logging.WARNING)
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected {' '.join(argv[1:])}")
-    rows = evaluate(_WORKDIR.value, _CLASSICAL.value, _LIMIT.value)
-    write_atomically(_OUT.value, (json.dumps(rows, indent=1) + "\n").encode())
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, writes and prints; returns the exit status, 1 where the model or its data set is missing."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description="Measures a trained model.")
+    parser.add_argument("--workdir", required=True, help="where experiments.train wrote its model")
+    parser.add_argument("--out", required=True, help="the JSON file to write")
+    parser.add_argument(
+        "--classical", action=argparse.BooleanOptionalAction, default=True, help="JPEG and JPEG 2000 on the same pictures"
+    )
+    parser.add_argument("--record", default="", help="also write the points with their provenance to this file")
+    parser.add_argument("--notes", default="", help="what a reader of the record must know")
+    parser.add_argument("--limit", type=int, default=0, help="signals to measure; 0 for what the config says")
+    options = parser.parse_args(arguments)
+    try:
+        rows = evaluate(options.workdir, options.classical, options.limit)
+    except (DatasetMissing, ModelError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    write_atomically(options.out, (json.dumps(rows, indent=1) + "\n").encode())
     print_table(rows)
+    if options.record:
+        info = load(Path(options.workdir) / "model").info
+        command = f"{info['command']}; python -m experiments.evaluate --workdir=DIR --out=DIR/rd.json"
+        save_run(options.record, rows, info["config_name"], command, info["duration_s"], options.notes)
+    return 0
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["workdir", "out"])
-    app.run(main)
+    sys.exit(main())

@@ -7,7 +7,11 @@ The same command goes on where a run stopped. DIR/model is the trained model.
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -15,11 +19,12 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from configs.base import codec_of
+from configs.base import check_key, codec_of
 from experiments import data
 from vcinr.devices import initialise_distributed
 from vcinr.evaluation.measure import measure
 from vcinr.model import Model, make_model
+from vcinr.signals.datasets import DatasetMissing
 from vcinr.training.run import train as train_stages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "e.g. configs/vc_inr.py:demo", lock_config=True)
@@ -31,10 +36,11 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", 0, "This process.", lower_bound
 VALIDATION_SIGNALS = 32
 
 
-def train(config: ConfigDict, workdir: str | Path, quiet: bool = False) -> Model:
+def train(config: ConfigDict, workdir: str | Path, quiet: bool = False, options: Sequence[str] = ()) -> Model:
     """Trains all stages of the config's codec in ``workdir``, resuming what is there, and writes ``workdir/model``.
 
     The model's points carry their rate and quality on at most 32 validation patches.
+    options: the command line's, kept in the model's info; ``duration_s`` there is that of the last start alone.
     """
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
     started = time.time()
@@ -48,7 +54,13 @@ def train(config: ConfigDict, workdir: str | Path, quiet: bool = False) -> Model
         config_json=config.to_json(),
         quiet=quiet,
     )
-    info = {"config": config.to_dict(), "duration_s": round(time.time() - started, 1)}
+    info = {
+        "config": config.to_dict(),
+        "config_name": next((option.split("=", 1)[1] for option in options if option.startswith("--config=")), ""),
+        "command": " ".join(["python -m experiments.train", *options, "--workdir=DIR"]),
+        "duration_s": round(time.time() - started, 1),
+        "starts": json.loads((Path(workdir) / "started.json").read_text())["starts"],
+    }
     model = make_model(codec, params, info, precision=config.model_precision)
     held_out = data.patches(config, "validation").all_patches(np.random.default_rng(0), 1, VALIDATION_SIGNALS)
     for point, row in zip(model.points, measure(model, list(held_out), config.data.name, "validation"), strict=True):
@@ -60,14 +72,37 @@ def train(config: ConfigDict, workdir: str | Path, quiet: bool = False) -> Model
     return model
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser; but a --config.KEY that the config does not have ends in one line that names the nearest, not in a trace."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError):
+        words = " ".join(argv)
+        config = flags.FLAGS["config"].parser.parse(re.search(r" --?config[= ](\S+)", words)[1])
+        try:
+            for path in re.findall(r" --?(?:no)?config\.([\w.]+)", words):
+                check_key(config, path)
+        except ValueError as error:
+            sys.exit(str(error))
+        raise
+
+
 def main(argv):
     """Command line; see the module."""
     logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise app.UsageError(f"unexpected {' '.join(argv[1:])}: options are --config.KEY=VALUE")
+    try:
+        codec_of(_CONFIG.value)
+    except (OSError, ValueError) as error:  # OSError: there is no such file
+        sys.exit(f"--config: {error}")
     if _NUM_PROCESSES.value > 1:
         initialise_distributed(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    model = train(_CONFIG.value, _WORKDIR.value)
+    try:
+        options = [option for option in sys.argv[1:] if option.startswith("--config")]
+        model = train(_CONFIG.value, _WORKDIR.value, options=options)
+    except DatasetMissing as error:
+        sys.exit(str(error))
     for point in model.points:
         print(f"point {point['name']}: {point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB on validation patches")
     print(f"model: {Path(_WORKDIR.value) / 'model'}")
@@ -75,4 +110,4 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

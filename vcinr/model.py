@@ -72,7 +72,7 @@ class Model:
         return self.encode_batch([array], point, effort)[0]
 
     def encode_batch(self, arrays: Sequence[np.ndarray], point: int = 0, effort: int = 0) -> list[bytes]:
-        """One file a signal."""
+        """One file a signal. A symbol on the edge of rounding may fall otherwise than in a batch of another size."""
         codes, grids = self.make_codes(arrays, point, effort)
         return [self.write_codes(point, [code], [grid]) for code, grid in zip(codes, grids, strict=True)]
 
@@ -171,11 +171,11 @@ class Model:
 
     def payload_bytes(self, data: bytes) -> int:
         """Bytes of a file's coded symbols alone."""
-        return len(bitstream.read(data, self.codec.meta_types).payload)
+        return len(bitstream.read(data, self.codec.meta_types, 2**63).payload)
 
     def estimated_bits(self, data: bytes) -> float:
         """What the tables say that a file's symbols cost, in bits."""
-        point, codes, grids = self.read_codes(data)
+        point, codes, grids = self.read_codes(data, 2**63)
         return sum(coding.estimated_bits(self.codec, self.params, point, g, c) for g, c in zip(grids, codes, strict=True))
 
     def choose_point(self, array: np.ndarray, bpp: float | None = None, psnr_db: float | None = None, effort: int = 0) -> int:

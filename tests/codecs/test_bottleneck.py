@@ -113,7 +113,23 @@ def test_distortion_on_the_latent_is_a_switch(started):
     np.testing.assert_allclose(loss, metrics["bits"] / NUM_VALUES + 0.5 * 255**2 * error, rtol=1e-5)
 
 
-@pytest.mark.parametrize("values", [{"lambdas": (0.02, 0.01)}, {"lambdas": ()}, {"lambdas": (-1.0,)}, {"distortion": "pixels"}])
+def test_straight_through_is_a_switch(started):
+    statistics, trained, latents = started
+    config = QuantiserConfig(lambdas=(0.01,), width=8, relaxation="straight_through")
+
+    def bits(parts, rounding):
+        arguments = {"lambda_": 0.5, "rounding": rounding, "distortion": lambda phi: jnp.mean(phi**2), "num_values": NUM_VALUES}
+        return bottleneck.rate_distortion(config, parts, statistics, latents[0], jax.random.key(0), **arguments)[1]["bits"]
+
+    np.testing.assert_allclose(bits(trained, False), bits(trained, True), rtol=1e-6)
+    gradient = jax.grad(bits)(trained, False)["analysis"]["log_gain"]
+    assert float(jnp.abs(gradient).max()) > 0
+    assert float(jnp.abs(jax.grad(bits)(trained, True)["analysis"]["log_gain"]).max()) == 0
+
+
+@pytest.mark.parametrize(
+    "values", [{"lambdas": (0.02, 0.01)}, {"lambdas": ()}, {"lambdas": (-1.0,)}, {"distortion": "pixels"}, {"relaxation": "soft"}]
+)
 def test_a_config_that_makes_no_sense_is_refused(values):
-    with pytest.raises(ValueError, match="lambdas|distortion"):
+    with pytest.raises(ValueError, match="lambdas|distortion|relaxation"):
         QuantiserConfig(**values)

@@ -168,6 +168,14 @@ def test_wild_symbols_survive(model_dir):
     assert estimated_bits(model.codec, model.params, 0, grid, wild) > 64
 
 
+def test_an_encoder_that_diverges_says_so(model_dir):
+    model = load(model_dir)
+    params = {**model.params, "step_sizes": {**model.params["step_sizes"], "reference": np.float32(1e30)}}
+    signal = to_signal(np.random.default_rng(0).random((8, 8, 3), np.float32), (8, 8))
+    with pytest.raises(ValueError, match="diverged"):
+        model.codec.encode(params, [signal], 0)
+
+
 def test_other_effort_is_refused(model_dir):
     with pytest.raises(ValueError, match="effort"):
         load(model_dir).encode(np.zeros((8, 8, 3), np.uint8), effort=3)

@@ -56,6 +56,20 @@ def test_one_inner_step_at_the_exact_step_size_finds_the_coefficients():
     np.testing.assert_allclose(latent, coefficients, atol=2e-2)
 
 
+@pytest.mark.parametrize("columns", [8, 5, 2, 1])
+def test_step_sizes_for_whole_patches_stay_stable_where_few_samples_are_inside(columns):
+    shared, found, values = started_at_random()
+    config = VCINRConfig(patch=(8, 8), field=FIELD, adaptation=AdaptationConfig(num_steps=6))
+    sizes = {"log_scale": jnp.zeros((6, 6)), "reference": jnp.float32(64 * 3 / 2)}
+    trained = {"shared": shared, "latent_init": jnp.zeros(6), "step_sizes": sizes}
+    weight = jnp.tile(jnp.arange(8) < columns, 8).astype(jnp.float32)
+    for picture in values[:5]:
+        latent = adapt_latent(config, trained, jnp.asarray(picture), weight)
+        before = signal_loss(config, shared, jnp.zeros(6), jnp.asarray(picture), weight)
+        assert signal_loss(config, shared, latent, jnp.asarray(picture), weight) < before
+        assert float(jnp.linalg.norm(latent)) < 20 * np.linalg.norm(found["std"])
+
+
 def test_gates_start_neutral():
     shared, _, _ = started_at_random()
     field = make_field(FIELD)

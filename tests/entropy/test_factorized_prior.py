@@ -82,3 +82,12 @@ def test_bits_stay_finite_far_out(far):
     bits, gradient = jax.value_and_grad(lambda z: jnp.sum(factorized_prior.bin_bits(params, z)))(jnp.full(5, far))
     assert np.isfinite(bits)
     assert np.isfinite(gradient).all()
+
+
+def test_outliers_are_pulled_in():
+    # Far in the tail of a logistic of scale s, bits grow by 1 / (s ln 2) for each unit.
+    params = factorized_prior.init(jax.random.key(0), 1.0, 1)
+    for z, sign in ((40.0, 1.0), (-40.0, -1.0), (400.0, 1.0)):
+        bits, slope = jax.value_and_grad(lambda v: factorized_prior.bin_bits(params, v)[0])(jnp.array([z]))
+        np.testing.assert_allclose(slope[0], sign / np.log(2), rtol=1e-2)
+        np.testing.assert_allclose(bits, (abs(z) - 0.5 - np.log1p(-np.exp(-1.0))) / np.log(2), rtol=1e-2)

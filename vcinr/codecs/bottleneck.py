@@ -31,6 +31,7 @@ Tree = Mapping[str, Any]
 @dataclasses.dataclass(frozen=True)
 class QuantiserConfig:
     """lambdas: one an operating point, ascending.  width, depth: of the residual MLPs.
+    relaxation: of rounding in training, "noise" or "straight_through".
     distortion: "signal" (through the frozen field) or "latent" (squared error of φ, weighted by the signal's sensitivity).
     num_latents, offsets_per_picture: training latents at most, and random patch grids a picture.
     prior_steps, prior_lr: of fitting the prior alone before a point's training."""
@@ -38,6 +39,7 @@ class QuantiserConfig:
     lambdas: tuple[float, ...] = (0.002, 0.006, 0.02)
     width: int = 256
     depth: int = 2
+    relaxation: str = "noise"
     distortion: str = "signal"
     num_latents: int = 5000
     offsets_per_picture: int = 2
@@ -46,6 +48,8 @@ class QuantiserConfig:
     training: TrainingConfig = TrainingConfig(num_steps=500, batch_size=64, lr=3e-4, average_decay=0.99)
 
     def __post_init__(self):
+        if self.relaxation not in ("noise", "straight_through"):
+            raise ValueError(f"unknown relaxation {self.relaxation!r}; valid are noise, straight_through")
         if self.distortion not in ("signal", "latent"):
             raise ValueError(f"unknown distortion {self.distortion!r}; valid are latent, signal")
         if list(self.lambdas) != sorted(set(self.lambdas)) or not self.lambdas or self.lambdas[0] <= 0:
@@ -95,11 +99,14 @@ def rate_distortion(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Bits a value + λ · 255² · MSE of one latent (algorithm 2, lines 10 to 14).
 
-    rounding: round z, as when measuring, instead of adding noise.   distortion: MSE of the signal that a latent makes, on
+    rounding: round z, as when measuring, instead of its relaxation.   distortion: MSE of the signal that a latent makes, on
     [0, 1]; unused where the config measures it on φ.   num_values: in the signal.
     """
     z = analyse(config, bottleneck, statistics, latent)
-    z = quantisers.hard(z) if rounding else quantisers.noise(key, z)
+    if rounding:
+        z = quantisers.hard(z)
+    else:
+        z = quantisers.noise(key, z) if config.relaxation == "noise" else quantisers.straight_through(z)
     bits = jnp.sum(factorized_prior.bin_bits(bottleneck["prior"], z))
     decoded = synthesise(config, bottleneck, statistics, z)
     if config.distortion == "signal":

@@ -62,6 +62,16 @@ def reconstruct(config: KLTConfig, shared: tuple, symbols: jax.Array) -> jax.Arr
     return mean + step * symbols.astype(jnp.float32) @ basis
 
 
+def _tables(symbols: np.ndarray) -> dict[str, np.ndarray]:
+    """Arrays of a table a column of symbols [n, k]; some columns at a time, for counting takes several copies of them."""
+    parts = []
+    for start in range(0, symbols.shape[1], 64):
+        columns = symbols[:, start : start + 64]
+        index = np.broadcast_to(np.arange(columns.shape[1], dtype=np.int32), columns.shape)
+        parts.append(tables_from_counts(columns.ravel(), index.ravel(), columns.shape[1]).to_arrays())
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 @dataclasses.dataclass(frozen=True)
 class KLT:
     """The codec; see `vcinr.codecs.codec.Codec`."""
@@ -118,9 +128,7 @@ class KLT:
         for i, step in enumerate(c.steps):
             step = np.float32(step / 255.0)
             symbols = map_batches(quantise, c, (mean, basis, step), (values,), BATCH)
-            index = np.broadcast_to(np.arange(symbols.shape[1], dtype=np.int32), symbols.shape)
-            tables = tables_from_counts(symbols.ravel(), index.ravel(), symbols.shape[1])
-            points[str(i)] = {"step": step, "tables": tables.to_arrays()}
+            points[str(i)] = {"step": step, "tables": _tables(symbols)}
         return {"mean": mean, "basis": basis, "points": points}
 
     def num_points(self, params: Params) -> int:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from vcinr.adaptation.meta_sgd import StepSizes, adapt, init_step_sizes, largest_curvature
 from vcinr.adaptation.objective import chunked_mean_squared_error
 from vcinr.codecs import bottleneck, warm_start
-from vcinr.codecs.batching import map_batches
+from vcinr.codecs.batching import map_batches, whole_symbols
 from vcinr.codecs.bottleneck import QuantiserConfig
 from vcinr.codecs.codec import Code, ExampleSource, Params, Stage, TrainingConfig
 from vcinr.codecs.examples import NormalisedSource, modality_of, normalise_batch
@@ -83,10 +83,15 @@ def signal_loss(
 def adapt_latent(
     config: VCINRConfig, trained: Mapping[str, Any], values: Float[Array, "n c"], weight: Float[Array, " n"] | None = None
 ) -> Float[Array, " k"]:
-    """The latent of one patch: ``num_steps`` of Meta-SGD from the learned start (algorithm 1, line 5)."""
+    """The latent of one patch: ``num_steps`` of Meta-SGD from the learned start (algorithm 1, line 5).
+
+    The inner loss is the error's sum over what is inside, divided by the samples of the whole patch: so its curvature is at most
+    that of a whole patch, and step sizes that suit whole patches stay stable where only a few samples are inside.
+    """
     a = config.adaptation
+    inside = 1.0 if weight is None else jnp.mean(weight)
     latent, _ = adapt(
-        lambda phi: signal_loss(config, trained["shared"], phi, values, weight),
+        lambda phi: inside * signal_loss(config, trained["shared"], phi, values, weight),
         trained["latent_init"],
         StepSizes(**trained["step_sizes"]),
         a.num_steps,
@@ -152,7 +157,7 @@ class VCINR:
             frozen=lambda params: {},
             loss=lambda trained, frozen, example, key: meta_loss(c, trained, example),
             finish=lambda params, trained: {**params, **trained},
-            lr_multipliers=warm_start.lr_multipliers if c.warm_start.enabled else None,
+            lr_multipliers=self._relative_rates if c.warm_start.enabled else None,
         )
         latents = Stage(
             name="latents",
@@ -217,6 +222,11 @@ class VCINR:
         )(values)
         sizes = {**params["step_sizes"], "reference": 1.0 / jnp.max(curvature)}
         return {"shared": params["shared"], "latent_init": params["latent_init"], "step_sizes": sizes}
+
+    def _relative_rates(self, trained: Mapping[str, Any]) -> Any:
+        """Relative rates for θ; step sizes are logarithms, whose changes are relative already, and so keep the rate itself."""
+        rates = warm_start.lr_multipliers(trained)
+        return {**rates, "step_sizes": {"log_scale": 1.0, "reference": 0.0}}
 
     def _latents(self, params: Params, patches: ExampleSource) -> ArraySource:
         c = self.config
@@ -293,7 +303,7 @@ class VCINR:
         key: jax.Array | None = None,
         workdir: str | None = None,
     ) -> list[Code]:
-        """Codes of signals. ValueError for an effort other than 0, the meta-learned encoder."""
+        """Codes of signals. ValueError for an effort other than 0, the meta-learned encoder, and where adaptation diverges."""
         del key, workdir
         if effort != 0:
             raise ValueError(f"vc_inr encodes with effort 0 only, not {effort}")
@@ -302,7 +312,7 @@ class VCINR:
         weight = np.concatenate([np.ones(s.values.shape[:2], np.float32) if s.weight is None else s.weight for s in signals])
         chosen = {name: params["points"][str(point)][name] for name in ("analysis", "synthesis")}
         shared = {name: params[name] for name in ("shared", "latent_init", "step_sizes", "latent_statistics")}
-        symbols = map_batches(_encode_row, c, {**shared, **chosen}, (values, weight), c.encode_batch)
+        symbols = whole_symbols(map_batches(_encode_row, c, {**shared, **chosen}, (values, weight), c.encode_batch))
         ends = np.cumsum([s.grid.num_patches for s in signals])[:-1]
         return [Code({"latent": part.ravel()}) for part in np.split(symbols, ends)]
 
@@ -346,7 +356,7 @@ def _adapt_row(config: VCINRConfig, trained: Any, values: jax.Array) -> jax.Arra
 def _encode_row(config: VCINRConfig, trained: Any, values: jax.Array, weight: jax.Array) -> jax.Array:
     latent = adapt_latent(config, trained, values, weight)
     z = bottleneck.analyse(config.quantiser, trained, trained["latent_statistics"], latent)
-    return quantisers.hard(z).astype(jnp.int32)
+    return quantisers.hard(z)
 
 
 def _decode_row(config: VCINRConfig, trained: Any, symbols: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
 """A linear warm start for fields with a linear head: begin as the principal components of the training patches.
 
 The trunk's features are fitted to span the components (variable projection: the head's weights are the least-squares solution at
-every step), the head is solved for, the gates start neutral. From there meta-training can only do better than the KLT with as
-many components, less what the features miss.
+every step), the head is solved for, the gates start neutral. Meta-training then starts at the quality of the KLT with as many
+components, less what the features miss.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class WarmStartConfig:
         clip_norm=0.0,
         average_decay=0.0,
         collapse_db=0.0,
-        checkpoint_every=0,
+        checkpoint_every=200,
     )
 
 

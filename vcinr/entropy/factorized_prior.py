@@ -11,8 +11,6 @@ import numpy as np
 
 FILTERS = (3, 3, 3)
 """Units of the cumulative's hidden layers."""
-MIN_LIKELIHOOD = 1e-9
-"""Probabilities are bounded from below by this, so that bits stay finite."""
 
 
 def init(key: jax.Array, scale: jax.Array | np.ndarray | float, dims: int) -> dict[str, Any]:
@@ -56,13 +54,15 @@ def cumulative_logits(params: dict[str, Any], z: Any, xp: Any = jnp) -> Any:
 def bin_bits(params: dict[str, Any], z: jax.Array) -> jax.Array:
     """−log₂ of the mass of [z − ½, z + ½], per element; z [dims].
 
-    The difference of sigmoids is taken on the side where they are small, as in Ballé's code, so that it keeps its digits.
+    With logits a < b of the bin's edges, log(σ(b) − σ(a)) = log σ(b) + log(1 − σ(a)/σ(b)), taken on the side where the sigmoids
+    are small. So it keeps its digits, and its gradient, however far out z lies.
     """
     lower, upper = cumulative_logits(params, z - 0.5), cumulative_logits(params, z + 0.5)
-    sign = -jnp.sign(jax.lax.stop_gradient(lower + upper))
-    sign = jnp.where(sign == 0, 1.0, sign)
-    mass = jnp.abs(jax.nn.sigmoid(sign * upper) - jax.nn.sigmoid(sign * lower))
-    return -jnp.log2(jnp.maximum(mass, MIN_LIKELIHOOD))
+    mirrored = jax.lax.stop_gradient(lower + upper) > 0
+    a, b = jnp.where(mirrored, -upper, lower), jnp.where(mirrored, -lower, upper)
+    log_b = jax.nn.log_sigmoid(b)
+    gap = jnp.maximum(log_b - jax.nn.log_sigmoid(a), 1e-12)
+    return -(log_b + jnp.log(-jnp.expm1(-gap))) / jnp.log(2.0)
 
 
 def host_cumulative(params: dict[str, Any]):

@@ -57,6 +57,14 @@ class Progress:
             left = (now - self._began) / done * (self._total - step)
             self.print(f"{self._name} {step}/{self._total}  {status}  {left:.0f} s left")
 
+    def report(self, what: str, done: int, total: int) -> None:
+        """Shows that `done` of `total` steps of something other than training are done: what `measure` calls."""
+        if self._task is None:
+            self.start(what, 0, total)
+        self._bar.update(self._task, description=what)
+        self._name = what
+        self.update(done)
+
     def print(self, line: str) -> None:
         """A line of its own, above the bar."""
         self._console.print(line, markup=False, highlight=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ def train(config: ConfigDict, workdir: str | Path, quiet: bool = False, options:
     info = {
         "config": config.to_dict(),
         "config_name": next((option.split("=", 1)[1] for option in options if option.startswith("--config=")), ""),
-        "command": " ".join(["python -m experiments.train", *options, "--workdir=DIR"]),
+        "command": shlex.join(["python", "-m", "experiments.train", *options, "--workdir=DIR"]),
         "duration_s": round(time.time() - started, 1),
         "starts": json.loads((Path(workdir) / "started.json").read_text())["starts"],
     }
@@ -87,6 +88,16 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise
 
 
+def given_options() -> list[str]:
+    """The config and its overrides in one spelling, however the command line spelt them."""
+    flag = flags.FLAGS["config"]
+    overrides = config_flags.get_override_values(flag)
+    return [
+        f"--config={config_flags.get_config_filename(flag)}",
+        *(f"--config.{key}={value}" for key, value in overrides.items()),
+    ]
+
+
 def main(argv):
     """Command line; see the module."""
     logging.set_verbosity(logging.WARNING)
@@ -99,8 +110,7 @@ def main(argv):
     if _NUM_PROCESSES.value > 1:
         initialise_distributed(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     try:
-        options = [option for option in sys.argv[1:] if option.startswith("--config")]
-        model = train(_CONFIG.value, _WORKDIR.value, options=options)
+        model = train(_CONFIG.value, _WORKDIR.value, options=given_options())
     except DatasetMissing as error:
         sys.exit(str(error))
     for point in model.points:

@@ -178,6 +178,13 @@ class Model:
         point, codes, grids = self.read_codes(data, 2**63)
         return sum(coding.estimated_bits(self.codec, self.params, point, g, c) for g, c in zip(grids, codes, strict=True))
 
+    def modelled_bits(self, files: Sequence[bytes]) -> list[float] | None:
+        """What the float entropy model says of each file's symbols, in bits; None for a codec that has none beside its tables."""
+        if not hasattr(self.codec, "modelled_bits"):
+            return None
+        read = [self.read_codes(data, 2**63) for data in files]
+        return [sum(self.codec.modelled_bits(self.params, point, codes)) for point, codes, _ in read]
+
     def choose_point(self, array: np.ndarray, bpp: float | None = None, psnr_db: float | None = None, effort: int = 0) -> int:
         """The operating point for one signal: the best within ``bpp``, or the cheapest that reaches ``psnr_db``.
 

@@ -159,6 +159,13 @@ def test_file_size_agrees_with_the_estimate(model_dir):
     assert 0 <= 8 * model.payload_bytes(data) - model.estimated_bits(data) < 40 + 0.005 * model.estimated_bits(data)
 
 
+def test_the_tables_cost_what_the_float_prior_says(model_dir):
+    model = load(model_dir)
+    files = model.encode_batch([np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8) for i in range(2)], 1)
+    for data, modelled in zip(files, model.modelled_bits(files), strict=True):
+        assert abs(model.estimated_bits(data) / modelled - 1) < 0.01
+
+
 def test_wild_symbols_survive(model_dir):
     model = load(model_dir)
     grid = to_signal(np.zeros((8, 16, 3), np.float32), (8, 8)).grid

@@ -45,6 +45,9 @@ class DeflatingModel:
             position += 4 + length
         return self.decode_batch(files)
 
+    def modelled_bits(self, files):
+        return [8.0 * self.payload_bytes(data) for data in files]
+
     def payload_bytes(self, data):
         return len(data) - HEADER.size
 

@@ -25,7 +25,7 @@ from vcinr.codecs.bottleneck import QuantiserConfig
 from vcinr.codecs.codec import Code, ExampleSource, Params, Stage, TrainingConfig
 from vcinr.codecs.examples import NormalisedSource, modality_of, normalise_batch
 from vcinr.codecs.warm_start import WarmStartConfig
-from vcinr.entropy import quantisers
+from vcinr.entropy import factorized_prior, quantisers
 from vcinr.entropy.range_coder import Table
 from vcinr.fields.field import FieldConfig, evaluate, make_field
 from vcinr.signals.grids import pixel_grid
@@ -322,6 +322,12 @@ class VCINR:
         tables = params["points"][str(point)]["tables"]
         return Table(tables, np.tile(np.arange(tables.num_tables, dtype=np.int32), grid.num_patches))
 
+    def modelled_bits(self, params: Params, point: int, codes: Sequence[Code]) -> list[float]:
+        """What the float prior says of each signal's symbols; the tables' `estimated_bits` should be close."""
+        symbols = [code.streams["latent"].reshape(-1, self.config.field.latent_dim) for code in codes]
+        bits = map_batches(_prior_row, self.config, params["points"][str(point)]["prior"], (np.concatenate(symbols),), 256)
+        return [float(part.sum()) for part in np.split(bits, np.cumsum([len(part) for part in symbols])[:-1])]
+
     def decoder_config(self) -> dict[str, Any]:
         """What decoding needs besides arrays: the field, and the shape of the synthesis transform."""
         q = self.config.quantiser
@@ -357,6 +363,11 @@ def _encode_row(config: VCINRConfig, trained: Any, values: jax.Array, weight: ja
     latent = adapt_latent(config, trained, values, weight)
     z = bottleneck.analyse(config.quantiser, trained, trained["latent_statistics"], latent)
     return quantisers.hard(z)
+
+
+def _prior_row(config: VCINRConfig, prior: Any, symbols: jax.Array) -> jax.Array:
+    del config
+    return jnp.sum(factorized_prior.bin_bits(prior, symbols.astype(jnp.float32)))
 
 
 def _decode_row(config: VCINRConfig, trained: Any, symbols: jax.Array) -> jax.Array:

@@ -46,6 +46,7 @@ def measure(
     signal's bits over its pixels, then averaged over signals. ``bpp_container``: all signals in one file, its bits over the
     pixels of all. ``psnr_db`` and ``psnr_of_mean_mse_db``: after clamping and rounding to 8 bits, whole signals (see
     `vcinr.evaluation.metrics.summarise`). ``psnr_float_db``: mean PSNR of the decoded floats, neither clamped nor rounded.
+    ``bpp_modelled``: as ``bpp_estimated``, of the float entropy model that the tables were made from, where a codec has one.
     ``container_differences``: 8-bit values of the container that rounded otherwise than in the files. ``name``, ``lambda``
     and ``fingerprint`` of the point are passed on where it has them.
 
@@ -87,6 +88,7 @@ def _measure_point(
     float_mses = [mean_squared_error(picture, values) for picture, values in zip(pictures, floats, strict=True)]
     payload_bytes = [model.payload_bytes(data) for data in files]
     estimated_bits = [model.estimated_bits(data) for data in files]
+    modelled_bits = model.modelled_bits(files)
     report(4, "rates and floats measured")
 
     mses = [mean_squared_error(picture, values) for picture, values in zip(pictures, decoded, strict=True)]
@@ -106,6 +108,9 @@ def _measure_point(
     )
     described = model.points[point]
     extras = {key: described[key] for key in ("name", "lambda", "fingerprint") if described.get(key) is not None}
+    if modelled_bits is not None:
+        pixels = [picture.shape[0] * picture.shape[1] for picture in pictures]
+        extras["bpp_modelled"] = float(np.mean(np.array(modelled_bits) / pixels))
     return row | extras | {"container_differences": differences}
 
 

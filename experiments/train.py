@@ -26,6 +26,7 @@ from vcinr.devices import initialise_distributed
 from vcinr.evaluation.measure import measure
 from vcinr.model import Model, make_model
 from vcinr.signals.datasets import DatasetMissing
+from vcinr.training.optimisers import make_schedule
 from vcinr.training.run import train as train_stages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "e.g. configs/vc_inr.py:demo", lock_config=True)
@@ -104,7 +105,9 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected {' '.join(argv[1:])}: options are --config.KEY=VALUE")
     try:
-        codec_of(_CONFIG.value)
+        for stage in codec_of(_CONFIG.value).stages():
+            if stage.loss is not None:
+                make_schedule(stage.training)  # What is wrong with the last stage is said before the first is trained.
     except (OSError, ValueError) as error:  # OSError: there is no such file
         sys.exit(f"--config: {error}")
     if _NUM_PROCESSES.value > 1:

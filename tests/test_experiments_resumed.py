@@ -24,7 +24,7 @@ FLAGS = [
     "--config.field.last_width=48",
     "--config.field.hyper_width=32",
     "--config.warm_start.num_patches=2000",
-    "--config.warm_start.training.num_steps=40",
+    "--config.warm_start.training.num_steps=60",
     "--config.meta.num_steps=60",
     "--config.meta.log_every=3",
     "--config.meta.eval_every=25",
@@ -39,7 +39,7 @@ FLAGS = [
     "--config.data.test_limit=6",
 ]
 LOGGED = {
-    "warm_start": {20, 40},
+    "warm_start": {20, 40, 60},
     "meta": {*range(3, 61, 3), 25, 50},
     "quantise_0": set(range(3, 61, 3)),
     "quantise_1": set(range(3, 61, 3)),

@@ -100,6 +100,8 @@ def test_the_latent_has_a_gradient_of_ordinary_size_at_zero(modulation):
 
 def test_unknown_modulation_and_sine_name_the_valid_ones():
     with pytest.raises(ValueError, match="low_rank_gates"):
-        make_field(FieldConfig(modulation="lowrank"))
+        FieldConfig(modulation="lowrank")
     with pytest.raises(ValueError, match="exact, fast"):
-        make_field(FieldConfig(sine="slow"))
+        FieldConfig(sine="slow")
+    with pytest.raises(ValueError, match="rank"):
+        FieldConfig(rank=0)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vcinr.adaptation.meta_sgd import StepSizes, adapt, init_step_sizes, largest_curvature
+from vcinr.adaptation.meta_sgd import HIGH, LOW, StepSizes, adapt, init_step_sizes, largest_curvature
 from vcinr.adaptation.objective import chunked_mean_squared_error
 from vcinr.codecs import bottleneck, warm_start
 from vcinr.codecs.batching import map_batches, whole_symbols
@@ -42,6 +42,12 @@ class AdaptationConfig:
     chunk: int = 0
     first_order: bool = False
     initial_step: float = 0.5
+
+    def __post_init__(self):
+        if self.num_steps < 1 or self.chunk < 0:
+            raise ValueError(f"adaptation needs num_steps >= 1 and chunk >= 0, not {self.num_steps} and {self.chunk}")
+        if not LOW <= self.initial_step <= HIGH:
+            raise ValueError(f"adaptation.initial_step must lie in [{LOW:g}, {HIGH:g}], not {self.initial_step:g}")
 
 
 @dataclasses.dataclass(frozen=True)

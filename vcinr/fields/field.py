@@ -44,6 +44,14 @@ class FieldConfig:
     linear_head: bool = False
     last_width: int = 0
 
+    def __post_init__(self):
+        for key, table in ((self.modulation, FIELDS), (self.sine, SINES)):
+            if key not in table:
+                raise ValueError(f"unknown {key!r}; valid are {', '.join(sorted(table))}")
+        for key in ("coord_dim", "channels", "num_layers", "width", "latent_dim", "rank", "hyper_width"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"field.{key} must be at least 1, not {getattr(self, key)}")
+
     def sizes(self) -> list[tuple[int, int]]:
         """(fan_in, fan_out) of each layer."""
         return siren.layer_sizes(self.coord_dim, self.channels, self.num_layers, self.width, self.last_width)
@@ -166,10 +174,7 @@ FIELDS: dict[str, type[Siren]] = {"none": Siren, "latent_shifts": LatentShiftFie
 
 
 def make_field(config: FieldConfig) -> Siren:
-    """The Flax module of a config. ValueError where the modulation or the sine is unknown."""
-    for key, table in ((config.modulation, FIELDS), (config.sine, SINES)):
-        if key not in table:
-            raise ValueError(f"unknown {key!r}; valid are {', '.join(sorted(table))}")
+    """The Flax module of a config."""
     return FIELDS[config.modulation](config)
 
 

@@ -1,0 +1,1 @@
+"""What is compressed: signals on grids, modalities, patches, datasets through tensorflow-datasets."""

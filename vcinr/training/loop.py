@@ -63,14 +63,19 @@ def run_stage(
         key = jax.random.fold_in(jax.random.key(seed), index + 1)
         init_key, train_key = jax.random.split(key)
         make_examples = make_examples or stage.examples
+        progress = progress or Progress(quiet=True)
+        if stage.loss is None:
+            progress.start(stage.name, 0, 1)
         source = make_examples(params, patches)
         trainable = stage.init(init_key, params, source)
         if stage.loss is not None:
             frozen = stage.frozen(params)
             held_out = make_examples(params, validation) if validation is not None and stage.training.eval_every else None
-            run = _Run(stage, frozen, source, held_out, folder, seed, index, progress or Progress(quiet=True))
+            run = _Run(stage, frozen, source, held_out, folder, seed, index, progress)
             trainable = jax.tree.map(jnp.asarray, run.optimise(trainable, train_key))
         result = jax.device_get(stage.finish(params, trainable))
+        if stage.loss is None:
+            progress.update(1)
         if jax.process_index() == 0:
             save_tree(finished, result)
         multihost_utils.sync_global_devices(f"finished {stage.name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from vcinr.training.environment import differences, environment, git_revision
 from vcinr.training.loop import run_stage
 from vcinr.training.progress import Progress
 from vcinr.trees import write_atomically
+
+_log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -108,7 +111,8 @@ def describe(codec: Trainable, seed: int, config_json: str | None) -> dict[str, 
 def record_start(workdir: Path, run: Mapping[str, Any]) -> None:
     """Adds this start to ``started.json``.
 
-    Raises ValueError where the file tells of another run, naming what differs.
+    Warns where the last start was in another environment. Raises ValueError where the file tells of another run, naming what
+    differs.
     """
     path = workdir / "started.json"
     starts = []
@@ -119,6 +123,10 @@ def record_start(workdir: Path, run: Mapping[str, Any]) -> None:
             details = ", ".join(f"{key}: {old!r} → {new!r}" for key, (old, new) in list(other.items())[:5])
             raise ValueError(f"{workdir} holds a run with another config ({details}); give this one a workdir of its own")
         starts = before["starts"]
+        changed = differences(starts[-1]["environment"], environment())
+        if changed:
+            details = ", ".join(f"{key}: {old!r} → {new!r}" for key, (old, new) in changed.items())
+            _log.warning("going on in another environment (%s): results will differ in their last bits", details)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     starts.append({"time": now, "argv": sys.argv, "git_revision": git_revision(), "environment": environment()})
     write_atomically(path, (json.dumps({"run": run, "starts": starts}, indent=2) + "\n").encode())

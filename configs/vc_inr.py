@@ -24,13 +24,13 @@ def demo() -> ConfigDict:
                 "hyper_width": 128,
             },
             "adaptation": {"initial_step": 1.0},
-            "warm_start": {"enabled": True, "num_patches": 6000, "offsets_per_picture": 4, "training": {"num_steps": 800}},
-            "meta": {"num_steps": 300, "batch_size": 16, "lr": 1e-3, "eval_every": 100, "checkpoint_every": 100},
+            "warm_start": {"enabled": True, "num_patches": 6000, "offsets_per_picture": 4, "training": {"num_steps": 600}},
+            "meta": {"num_steps": 150, "batch_size": 16, "lr": 1e-3, "eval_every": 50, "checkpoint_every": 50},
             "quantiser": {
                 "lambdas": (0.0004, 0.0012, 0.004),
                 "width": 128,
-                "num_latents": 3000,
-                "training": {"num_steps": 300, "batch_size": 32, "lr": 3e-4, "average_decay": 0.99, "eval_every": 100},
+                "num_latents": 2000,
+                "training": {"num_steps": 250, "batch_size": 32, "lr": 3e-4, "average_decay": 0.99, "eval_every": 100},
             },
         },
     )

@@ -16,16 +16,13 @@ ALONE = "1"
 def contenders(model: Model, batch_sizes: Sequence[int]) -> tuple[dict[str, Callable], dict[str, Callable], dict[str, int]]:
     """(encoders, decoders, signals that a call of each takes), by name.
 
-    Each is compiled for just the batch that it is given, so that a small one pays for no padding; but for the one that
-    takes signals one at a time through the model's own, larger batch, as a lone small picture does.
+    Each is compiled for just the batch that it is given, so that none pays for padding.
     """
     patch = model.codec.patch
-    own = model.codec.config.encode_batch
-    plans = {str(size): (size, size, max(1, 8 // size)) for size in batch_sizes}
-    plans[f"1, padded to {own}"] = (own, 1, 1)
+    plans = {str(size): (size, max(1, 8 // size)) for size in batch_sizes}
     encoders, decoders, counts = {}, {}, {}
-    for name, (compiled, size, calls) in plans.items():
-        chosen = with_batch(model, compiled)
+    for name, (size, calls) in plans.items():
+        chosen = with_batch(model, size)
         groups = [pictures(size, *patch)] * calls
         files = [chosen.encode_batch(group) for group in groups]
         encoders[name] = lambda m=chosen, g=groups: [m.encode_batch(group) for group in g]

@@ -103,6 +103,8 @@ class Codec(Protocol):
     streams: declared order of streams.   meta_types: name → "int" or "float32", in order.
     continuous: whether `synthesise` takes any coordinates, so that decoding at any resolution comes free.
     needs_model: False where the file alone decodes (COIN).
+
+    A codec with a float entropy model beside its tables may also offer ``modelled_bits(params, point, codes)``, bits a signal.
     """
 
     name: str

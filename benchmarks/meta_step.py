@@ -17,7 +17,8 @@ from benchmarks.subjects import describe, patch_source
 from benchmarks.timing import milliseconds, paired_times, ratio
 from vcinr.adaptation.meta_sgd import StepSizes, step_size
 from vcinr.codecs.codec import Stage
-from vcinr.codecs.vc_inr import VCINR, VCINRConfig, signal_loss
+from vcinr.codecs.meta_learning import signal_loss
+from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.devices import all_devices_mesh, replicate, shard_batch
 from vcinr.training.optimisers import make_optimiser
 from vcinr.training.stages import make_step
@@ -48,7 +49,7 @@ VARIANTS = {
 
 
 def looped_meta_loss(config: VCINRConfig, trained: Mapping[str, Any], example: Mapping[str, jax.Array]) -> tuple[jax.Array, dict]:
-    """`vcinr.codecs.vc_inr.meta_loss` as one would first write it."""
+    """`vcinr.codecs.meta_learning.meta_loss` as one would first write it."""
 
     def loss(phi: jax.Array) -> jax.Array:
         return signal_loss(config, trained["shared"], phi, example["values"])

@@ -7,8 +7,9 @@ import dataclasses
 import jax
 import numpy as np
 
+from vcinr.codecs.bottleneck import QuantiserConfig
 from vcinr.codecs.codec import TrainingConfig
-from vcinr.codecs.vc_inr import VCINR, QuantiserConfig, VCINRConfig
+from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.fields.field import FieldConfig
 from vcinr.model import Model, make_model
 from vcinr.signals.sources import PatchSource

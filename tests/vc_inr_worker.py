@@ -12,7 +12,8 @@ import numpy as np
 from vcinr import devices
 from vcinr.codecs.bottleneck import QuantiserConfig
 from vcinr.codecs.codec import TrainingConfig
-from vcinr.codecs.vc_inr import VCINR, VCINRConfig, adapt_latent
+from vcinr.codecs.meta_learning import adapt_latent
+from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.fields.field import FieldConfig
 from vcinr.model import load, make_model
 from vcinr.signals.sources import PatchSource

@@ -12,7 +12,8 @@ import pytest
 from vcinr.codecs.bottleneck import QuantiserConfig
 from vcinr.codecs.codec import Code, TrainingConfig
 from vcinr.codecs.coding import estimated_bits
-from vcinr.codecs.vc_inr import VCINR, AdaptationConfig, VCINRConfig, adapt_latent, meta_loss, signal_loss
+from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, meta_loss, signal_loss
+from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.fields.field import FieldConfig, make_field
 from vcinr.model import load, make_model
 from vcinr.signals.grids import pixel_grid

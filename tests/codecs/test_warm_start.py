@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vcinr.codecs import warm_start
-from vcinr.codecs.vc_inr import VCINR, AdaptationConfig, VCINRConfig, adapt_latent, field_values, signal_loss
+from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, field_values, signal_loss
+from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.codecs.warm_start import WarmStartConfig
 from vcinr.fields.field import FieldConfig, make_field
 from vcinr.signals.grids import pixel_grid

@@ -37,8 +37,11 @@ def step_size(sizes: StepSizes) -> Float[Array, "steps k"]:
     return jax.lax.stop_gradient(sizes.reference) * jnp.exp(jnp.clip(sizes.log_scale, jnp.log(LOW), jnp.log(HIGH)))
 
 
-def meta_sgd(alpha: Float[Array, "steps k"]) -> optax.GradientTransformation:
-    """φ ← φ − α_t ⊙ ∇φ at step t (Li et al. 2017, equation 2); past the last row, the last row is used again."""
+def meta_sgd(alpha: Float[Array, "steps k"], mask: Float[Array, " k"] | None = None) -> optax.GradientTransformation:
+    """φ ← φ − α_t ⊙ ∇φ at step t (Li et al. 2017, equation 2); past the last row, the last row is used again.
+
+    mask: multiplies every step.
+    """
 
     def init(params):
         del params
@@ -47,7 +50,8 @@ def meta_sgd(alpha: Float[Array, "steps k"]) -> optax.GradientTransformation:
     def update(gradient, count, params=None):
         del params
         row = alpha[jnp.minimum(count, alpha.shape[0] - 1)]
-        return -row * gradient, count + 1
+        step = row if mask is None else row * mask
+        return -step * gradient, count + 1
 
     return optax.GradientTransformation(init, update)
 
@@ -59,12 +63,14 @@ def adapt(
     num_steps: int,
     *,
     first_order: bool = False,
+    mask: Float[Array, " k"] | None = None,
 ) -> tuple[Float[Array, " k"], Float[Array, " steps"]]:
     """The inner loop: ``num_steps`` of Meta-SGD from ``latent`` (Schwarz et al. 2023, algorithm 1, line 5).
 
+    mask: multiplies every step (Schwarz and Teh 2022, equation 9); entries where it is 0 stay where they are.
     Returns the adapted latent and the loss before each step.
     """
-    latent, _, losses = fit(loss, latent, meta_sgd(step_size(sizes)), num_steps, first_order=first_order)
+    latent, _, losses = fit(loss, latent, meta_sgd(step_size(sizes), mask), num_steps, first_order=first_order)
     return latent, losses
 
 

@@ -14,6 +14,9 @@ from vcinr.signals.signal import Grid, Signal
 
 Params = dict[str, Any]
 
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Code:
@@ -99,7 +102,7 @@ class Codec(Protocol):
     """A composition of field, adaptation, quantiser and entropy coder.
 
     name: its key in `CODECS`.            config: frozen dataclass, JSON-able by `dataclasses.asdict`.
-    modality: key of `MODALITIES`.        patch: shape of one patch.
+    modality: key of `MODALITIES`.        patch: shape of one patch; () for a codec that takes signals whole.
     streams: declared order of streams.   meta_types: name → "int" or "float32", in order.
     continuous: whether `synthesise` takes any coordinates, so that decoding at any resolution comes free.
     needs_model: False where the file alone decodes (COIN).
@@ -134,8 +137,12 @@ class Codec(Protocol):
         effort: int = 0,
         key: jax.Array | None = None,
         workdir: str | None = None,
+        progress: Progress | None = None,
     ) -> list[Code]:
-        """Codes of a batch of signals (host)."""
+        """Codes of a batch of signals (host).
+
+        workdir: where a codec that optimises for long keeps checkpoints, and goes on from them; None for nowhere.
+        """
 
     def symbol_model(
         self,
@@ -156,3 +163,13 @@ class Codec(Protocol):
 
     def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Decoded values of each signal, float32 [p, n, c] in normalised units (host; batches are jitted inside)."""
+
+
+def grid_of(codec: Codec, shape: Sequence[int]) -> Grid:
+    """The grid of a signal of this shape, cut into the codec's patches."""
+    return Grid(tuple(shape), tuple(codec.patch) or tuple(shape))
+
+
+def training_patch(codec: Codec) -> tuple[int, ...]:
+    """Shape of the patches that training sees: the codec's own, or its config's ``crop`` where it encodes signals whole."""
+    return tuple(codec.patch) or tuple(codec.config.crop)

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcinr.codecs.batching import map_batches
-from vcinr.codecs.codec import Code, ExampleSource, Params, Stage, TrainingConfig
+from vcinr.codecs.codec import Code, ExampleSource, Params, Progress, Stage, TrainingConfig
 from vcinr.codecs.examples import modality_of, normalise_batch
 from vcinr.codecs.principal_components import principal_components
 from vcinr.entropy.range_coder import Table
-from vcinr.entropy.tables import tables_from_counts
+from vcinr.entropy.tables import tables_from_columns
 from vcinr.signals.modalities import MODALITIES
 from vcinr.signals.signal import Grid, Signal
 from vcinr.signals.sources import ArraySource
@@ -60,16 +60,6 @@ def reconstruct(config: KLTConfig, shared: tuple, symbols: jax.Array) -> jax.Arr
     del config
     mean, basis, step = shared
     return mean + step * symbols.astype(jnp.float32) @ basis
-
-
-def _tables(symbols: np.ndarray) -> dict[str, np.ndarray]:
-    """Arrays of a table a column of symbols [n, k]; some columns at a time, for counting takes several copies of them."""
-    parts = []
-    for start in range(0, symbols.shape[1], 64):
-        columns = symbols[:, start : start + 64]
-        index = np.broadcast_to(np.arange(columns.shape[1], dtype=np.int32), columns.shape)
-        parts.append(tables_from_counts(columns.ravel(), index.ravel(), columns.shape[1]).to_arrays())
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +118,7 @@ class KLT:
         for i, step in enumerate(c.steps):
             step = np.float32(step / 255.0)
             symbols = map_batches(quantise, c, (mean, basis, step), (values,), BATCH)
-            points[str(i)] = {"step": step, "tables": _tables(symbols)}
+            points[str(i)] = {"step": step, "tables": tables_from_columns(symbols).to_arrays()}
         return {"mean": mean, "basis": basis, "points": points}
 
     def num_points(self, params: Params) -> int:
@@ -143,9 +133,10 @@ class KLT:
         effort: int = 0,
         key: jax.Array | None = None,
         workdir: str | None = None,
+        progress: Progress | None = None,
     ) -> list[Code]:
-        """Codes of signals; effort, key and workdir change nothing."""
-        del effort, key, workdir
+        """Codes of signals; all in one go, so that only signals and point count."""
+        del effort, key, workdir, progress
         values = np.concatenate([s.values.reshape(s.grid.num_patches, -1) for s in signals])
         shared = (params["mean"], params["basis"], params["points"][str(point)]["step"])
         symbols = map_batches(quantise, self.config, shared, (values,), BATCH)

@@ -217,6 +217,16 @@ def tables_from_counts(symbols: np.ndarray, index: np.ndarray, num_tables: int) 
     return tables_from_cdf(cdf, np.full(num_tables, INT32_MIN), np.full(num_tables, INT32_MAX))
 
 
+def tables_from_columns(symbols: np.ndarray) -> Tables:
+    """`tables_from_counts` of each column of training symbols [n, t]; some columns at a time, counting takes several copies."""
+    parts = []
+    for start in range(0, symbols.shape[1], 64):
+        columns = symbols[:, start : start + 64]
+        index = np.broadcast_to(np.arange(columns.shape[1], dtype=np.int32), columns.shape)
+        parts.append(tables_from_counts(columns.ravel(), index.ravel(), columns.shape[1]).to_arrays())
+    return Tables(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
 def entries(tables: Tables, symbols: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(entry int32 [n], escaped bool [n]): the entry within its table that each symbol is coded as."""
     last = tables.sizes[index] - 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,21 +12,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vcinr.fields import modulations, siren
-from vcinr.fields.sine import SINES
+from vcinr.fields.encodings import ENCODINGS, encode, encoded_dim
+from vcinr.fields.sine import DOMAIN, SINES
 from vcinr.fields.siren import Layer
+
+ACTIVATIONS = ("sine", "relu")
 
 
 @dataclasses.dataclass(frozen=True)
 class FieldConfig:
     """A field and how the latent modulates it.
 
+    Defaults are frozen: what decoding uses is stored as `described`, and a key that is not there means its default.
+
     coord_dim, channels: of coordinates and values.     num_layers, width: sine layers and their units.
-    omega_0: frequency scale ω₀.                        latent_dim: length k of φ.
+    omega_0: frequency scale ω₀.                        latent_dim: length of φ where it is free to choose; see `latent_size`.
     modulation: key of `FIELDS`.                        sine: key of `SINES`.
     rank, gate_gain: of the low-rank gates.             hyper_width, hyper_depth: residual network from φ to U, V.
     output_bias: where the output starts, ½ being the middle of [0, 1].
     linear_head: whether the output layer is linear in the latent besides; it spans at most ``last_width`` spatial functions.
     last_width: units of the last sine layer, 0 for ``width``.
+    encoding: key of `ENCODINGS`.                       num_frequencies, encoding_scale: of it, L and σ.
+    activation: "sine", or "relu" in its place (without ω₀).
     """
 
     coord_dim: int = 2
@@ -43,18 +51,43 @@ class FieldConfig:
     output_bias: float = 0.5
     linear_head: bool = False
     last_width: int = 0
+    encoding: str = "none"
+    num_frequencies: int = 16
+    encoding_scale: float = 1.4
+    activation: str = "sine"
 
     def __post_init__(self):
-        for key, table in ((self.modulation, FIELDS), (self.sine, SINES)):
+        tables = ((self.modulation, FIELDS), (self.sine, SINES), (self.encoding, ENCODINGS), (self.activation, ACTIVATIONS))
+        for key, table in tables:
             if key not in table:
                 raise ValueError(f"unknown {key!r}; valid are {', '.join(sorted(table))}")
-        for key in ("coord_dim", "channels", "num_layers", "width", "latent_dim", "rank", "hyper_width"):
+        for key in ("coord_dim", "channels", "num_layers", "width", "latent_dim", "rank", "hyper_width", "num_frequencies"):
             if getattr(self, key) < 1:
                 raise ValueError(f"field.{key} must be at least 1, not {getattr(self, key)}")
+        if not 0 < self.encoding_scale < float("inf"):
+            raise ValueError(f"field.encoding_scale must be positive and finite, not {self.encoding_scale}")
+        highest = ENCODINGS[self.encoding].highest(self.coord_dim, self.num_frequencies, self.encoding_scale)
+        if highest > DOMAIN:
+            raise ValueError(
+                f"the {self.encoding} encoding reaches angles of {highest:.3g}, where float32 has lost the phase; "
+                f"lower field.num_frequencies or field.encoding_scale until they end under {DOMAIN:g}"
+            )
 
     def sizes(self) -> list[tuple[int, int]]:
-        """(fan_in, fan_out) of each layer."""
-        return siren.layer_sizes(self.coord_dim, self.channels, self.num_layers, self.width, self.last_width)
+        """(fan_in, fan_out) of each layer; the first takes encoded coordinates."""
+        return siren.layer_sizes(encoded_dim(self), self.channels, self.num_layers, self.width, self.last_width)
+
+    def latent_size(self) -> int:
+        """Length of φ: ``latent_dim``, or what the modulation needs."""
+        return FIELDS[self.modulation].latent_size(self)
+
+    def nonlinearity(self) -> tuple[float, Callable[[jax.Array], jax.Array]]:
+        """(scale, function): a layer before the last gives function(scale · (h W + b))."""
+        return (1.0, jax.nn.relu) if self.activation == "relu" else (self.omega_0, SINES[self.sine])
+
+    def described(self) -> dict[str, Any]:
+        """The keys that differ from their defaults, for what must outlive new keys: a file's fingerprint."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
 
 
 def _uniform(bound: float):
@@ -69,11 +102,16 @@ class Siren(nn.Module):
 
     config: FieldConfig
 
+    @staticmethod
+    def latent_size(config: FieldConfig) -> int:
+        """Length of φ; a modulation whose latent is not of free length overrides it."""
+        return config.latent_dim
+
     def setup(self):
         c = self.config
         self.base = [
             (
-                self.param(f"kernel_{i}", _uniform(siren.kernel_bound(i, fan_in, c.omega_0)), (fan_in, fan_out)),
+                self.param(f"kernel_{i}", _uniform(siren.kernel_bound(i, fan_in, c.omega_0, c.activation)), (fan_in, fan_out)),
                 self.param(
                     f"bias_{i}",
                     _uniform(fan_in**-0.5) if i < c.num_layers else nn.initializers.constant(c.output_bias),
@@ -84,9 +122,9 @@ class Siren(nn.Module):
         ]
 
         if c.linear_head:
-            fan_in = c.sizes()[-1][0]
-            self.head_kernel = self.param("head_kernel", _uniform(1.0 / fan_in / c.omega_0), (c.latent_dim, fan_in, c.channels))
-            self.head_bias = self.param("head_bias", nn.initializers.zeros, (c.latent_dim, c.channels))
+            fan_in, k = c.sizes()[-1][0], c.latent_size()
+            self.head_kernel = self.param("head_kernel", _uniform(1.0 / fan_in / c.omega_0), (k, fan_in, c.channels))
+            self.head_bias = self.param("head_bias", nn.initializers.zeros, (k, c.channels))
 
     def modulate(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
         """The layers as the latent changes them, but for the linear head; here, for every latent, the shared ones."""
@@ -120,6 +158,32 @@ class LatentShiftField(Siren):
     def modulate(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
         """Shared layers with their biases shifted."""
         return modulations.latent_shifts(self.base, self.projection, latent)
+
+
+class ShiftField(Siren):
+    """SIREN whose latent is the shifts of all layers but the last themselves (Schwarz and Teh 2022, section 3.3.2)."""
+
+    @staticmethod
+    def latent_size(config: FieldConfig) -> int:
+        """A number a unit."""
+        return sum(fan_out for _, fan_out in config.sizes()[:-1])
+
+    def modulate(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
+        """Shared layers with their biases shifted."""
+        return modulations.shifts(self.base, modulations.split_units(self.base, latent))
+
+
+class WeightUpdateField(Siren):
+    """SIREN whose latent is the change of all its weights, in the order of `siren.flatten` (Strümpler et al. 2022)."""
+
+    @staticmethod
+    def latent_size(config: FieldConfig) -> int:
+        """A number a weight."""
+        return siren.num_weights(config.sizes())
+
+    def modulate(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
+        """Shared layers plus the update."""
+        return modulations.weight_update(self.base, latent)
 
 
 class ResidualNetwork(nn.Module):
@@ -169,7 +233,13 @@ class LowRankGateField(Siren):
         return modulations.low_rank_gates(self.base, left, right, c.gate_gain)
 
 
-FIELDS: dict[str, type[Siren]] = {"none": Siren, "latent_shifts": LatentShiftField, "low_rank_gates": LowRankGateField}
+FIELDS: dict[str, type[Siren]] = {
+    "none": Siren,
+    "latent_shifts": LatentShiftField,
+    "low_rank_gates": LowRankGateField,
+    "shifts": ShiftField,
+    "weight_update": WeightUpdateField,
+}
 """`FieldConfig.modulation` → field. A new one is a new entry; see docs/extending.md."""
 
 
@@ -180,4 +250,4 @@ def make_field(config: FieldConfig) -> Siren:
 
 def evaluate(config: FieldConfig, layers: Sequence[Layer], coords: Float[Array, "*n d"]) -> Float[Array, "*n c"]:
     """Values of the field that these layers make, at coordinates in [-1, 1]."""
-    return siren.apply(layers, coords, config.omega_0, SINES[config.sine])
+    return siren.apply(layers, encode(config, coords), *config.nonlinearity())

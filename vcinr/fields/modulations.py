@@ -11,7 +11,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vcinr.fields.siren import Layer
+from vcinr.fields.siren import Layer, unflatten
+
+
+def split_units(layers: Sequence[Layer], flat: Float[Array, " total"]) -> list[jax.Array]:
+    """A vector over the units of all layers but the last, cut into one vector [width] a layer. ValueError where they differ."""
+    parts, start = [], 0
+    for _, bias in layers[:-1]:
+        parts.append(flat[start : start + bias.shape[0]])
+        start += bias.shape[0]
+    if flat.shape != (start,):
+        raise ValueError(f"these layers have {start} units, got an array of shape {flat.shape}")
+    return parts
 
 
 def shifts(layers: Sequence[Layer], offsets: Sequence[jax.Array]) -> Sequence[Layer]:
@@ -22,12 +33,26 @@ def shifts(layers: Sequence[Layer], offsets: Sequence[jax.Array]) -> Sequence[La
 
 def latent_shifts(layers: Sequence[Layer], projection: Float[Array, "k total"], latent: Float[Array, " k"]) -> Sequence[Layer]:
     """Shifts of all sine layers as one linear map of the latent (COIN++, Dupont et al. 2022, section 3.1)."""
-    flat = latent @ projection
-    offsets, start = [], 0
-    for _, bias in layers[:-1]:
-        offsets.append(flat[start : start + bias.shape[0]])
-        start += bias.shape[0]
-    return shifts(layers, offsets)
+    return shifts(layers, split_units(layers, latent @ projection))
+
+
+def weight_update(layers: Sequence[Layer], update: Float[Array, " p"]) -> Sequence[Layer]:
+    """W' = W + ΔW and b' = b + Δb in every layer, the update in the order of `siren.flatten`.
+
+    Meta-learned weights and one signal's change of them: Strümpler et al. 2022; Schwarz and Teh 2022, section 3.3.1.
+    """
+    changes = unflatten(update, [kernel.shape for kernel, _ in layers])
+    return [(kernel + change, bias + shift) for (kernel, bias), (change, shift) in zip(layers, changes, strict=True)]
+
+
+def gate_units(layers: Sequence[Layer], gates: Float[Array, " total"]) -> Sequence[Layer]:
+    """z_l ⊙ h_l on what leaves every layer but the last: row i of the kernel that follows is scaled with the gate of unit i.
+
+    gates: over the units of all layers but the last, one after the other; 0 switches a unit off, 1 leaves it as it is (gated
+    activations: Schwarz and Teh 2022, section 3.2).
+    """
+    gated = [(gate[:, None] * kernel, bias) for gate, (kernel, bias) in zip(split_units(layers, gates), layers[1:], strict=True)]
+    return [layers[0], *gated]
 
 
 def linear_head(

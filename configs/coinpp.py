@@ -1,0 +1,104 @@
+"""COIN++ (Dupont et al. 2022): `--config=configs/coinpp.py:NAME`, NAME one of demo, cifar10_small, cifar10, kodak."""
+
+from ml_collections import ConfigDict
+
+from configs.base import choose, make_config
+
+
+def demo() -> ConfigDict:
+    """The tiles of `configs/vc_inr.py:demo`, for two CPU cores.
+
+    Commands: `python -m experiments.train --config=configs/coinpp.py:demo --workdir=runs/coinpp_demo`, then
+    `python -m experiments.evaluate --workdir=runs/coinpp_demo --out=runs/coinpp_demo/rd.json`. Results: docs/results.md.
+    """
+    return make_config(
+        "coinpp",
+        {"name": "demo", "test_tiles": 32, "test_limit": 64},
+        {
+            "field": {"num_layers": 4, "width": 64, "omega_0": 30.0, "latent_dim": 64},
+            "adaptation": {"encode_steps": 10},
+            "meta": {
+                "num_steps": 1000,
+                "batch_size": 16,
+                "microbatch": 8,
+                "lr": 1e-3,
+                "eval_every": 200,
+                "checkpoint_every": 200,
+            },
+            "uniform": {"bits": (3, 4, 5, 6), "num_latents": 2000},
+        },
+    )
+
+
+def cifar10_small() -> ConfigDict:
+    """CIFAR-10 pictures of `$VCINR_DATA`, sized for two CPU cores and half an hour."""
+    return make_config(
+        "coinpp",
+        {"name": "cifar10_small"},
+        {
+            "field": {"num_layers": 5, "width": 64, "omega_0": 30.0, "latent_dim": 128},
+            "adaptation": {"encode_steps": 10},
+            "meta": {
+                "num_steps": 6000,
+                "batch_size": 16,
+                "microbatch": 8,
+                "lr": 5e-4,
+                "eval_every": 500,
+                "checkpoint_every": 500,
+            },
+            "uniform": {"bits": (3, 4, 5, 6), "offsets_per_picture": 1},
+        },
+    )
+
+
+def cifar10() -> ConfigDict:
+    """The paper's: 10 × 512, ω₀ = 50, latent 384 of its 128 … 1,024, three inner steps of 1e-2, ten in encoding, Adam 3e-6,
+    batch 64, 5·10⁵ steps. For accelerators: days on one."""
+    return make_config(
+        "coinpp",
+        {"name": "cifar10"},
+        {
+            "field": {"num_layers": 10, "width": 512, "latent_dim": 384},
+            "adaptation": {"inner_lr": 1e-2, "encode_steps": 10},
+            "meta": PAPER,
+            "uniform": {"bits": (3, 4, 5, 6, 7, 8), "offsets_per_picture": 1, "num_latents": 50_000},
+            "encode_batch": 64,
+        },
+    )
+
+
+def kodak() -> ConfigDict:
+    """The paper's Kodak model: as `cifar10`, 32×32 patches of DIV2K, latent 128 of its 16 … 128, Adam 1e-6."""
+    return make_config(
+        "coinpp",
+        {"name": "div2k", "test_name": "kodak"},
+        {
+            "field": {"num_layers": 10, "width": 512, "latent_dim": 128},
+            "adaptation": {"inner_lr": 1e-2, "encode_steps": 10},
+            "meta": {**PAPER, "lr": 1e-6},
+            "uniform": {"bits": (3, 4, 5, 6, 7, 8), "num_latents": 50_000},
+            "encode_batch": 64,
+        },
+    )
+
+
+PAPER = {
+    "num_steps": 500_000,
+    "batch_size": 64,
+    "microbatch": 16,
+    "lr": 3e-6,
+    "warmup_steps": 0,
+    "final_lr_fraction": 1.0,
+    "clip_norm": 0.0,
+    "eval_every": 5000,
+    "checkpoint_every": 5000,
+    "log_every": 100,
+}
+"""The paper's outer loop: Adam at a constant rate."""
+
+VARIANTS = {"demo": demo, "cifar10_small": cifar10_small, "cifar10": cifar10, "kodak": kodak}
+
+
+def get_config(name: str = "demo") -> ConfigDict:
+    """The config of a variant, see its docstring."""
+    return choose(VARIANTS, name)

@@ -1,0 +1,72 @@
+"""A network's layers as one vector, and its start; the network itself is in test_field.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vcinr.fields import siren
+
+SIZES = [(2, 5), (5, 4), (4, 3)]
+
+
+def test_the_vector_is_kernels_row_by_row_and_biases_in_order():
+    count = siren.num_weights(SIZES)
+    assert count == 10 + 5 + 20 + 4 + 12 + 3
+    vector = np.arange(count)
+    layers = siren.unflatten(vector, SIZES)
+    np.testing.assert_array_equal(layers[0][0], np.arange(10).reshape(2, 5))
+    np.testing.assert_array_equal(layers[0][1], np.arange(10, 15))
+    np.testing.assert_array_equal(layers[1][0][1], np.arange(19, 23))
+    np.testing.assert_array_equal(layers[-1][1], np.arange(count - 3, count))
+    tensors = [tensor for layer in layers for tensor in layer]
+    for tensor, part in zip(tensors, siren.tensor_slices(SIZES), strict=True):
+        np.testing.assert_array_equal(tensor.ravel(), vector[part])
+
+
+def test_flatten_and_unflatten_are_inverse_under_vmap_too():
+    vectors = jax.random.normal(jax.random.key(0), (3, siren.num_weights(SIZES)))
+    np.testing.assert_array_equal(siren.flatten(siren.unflatten(vectors[0], SIZES)), vectors[0])
+    layers = jax.vmap(lambda vector: siren.unflatten(vector, SIZES))(vectors)
+    assert [kernel.shape for kernel, _ in layers] == [(3, *size) for size in SIZES]
+    np.testing.assert_array_equal(jax.vmap(siren.flatten)(layers), vectors)
+
+
+@pytest.mark.parametrize("shape", [(53,), (55,), (54, 1), ()])
+def test_a_vector_of_another_length_is_refused(shape):
+    with pytest.raises(ValueError, match="have 54 weights"):
+        siren.unflatten(np.zeros(shape), SIZES)
+
+
+@pytest.mark.parametrize("activation", ["sine", "relu"])
+def test_the_start_fills_its_bounds(activation):
+    sizes = siren.layer_sizes(40, 3, 3, 300)
+    layers = siren.init_layers(jax.random.key(1), sizes, 30.0, 0.25, activation)
+    for i, ((kernel, bias), (fan_in, fan_out)) in enumerate(zip(layers, sizes, strict=True)):
+        bound = siren.kernel_bound(i, fan_in, 30.0, activation)
+        assert kernel.shape == (fan_in, fan_out)
+        assert bias.shape == (fan_out,)
+        assert 0.97 * bound < float(jnp.abs(kernel).max()) <= bound
+        np.testing.assert_allclose(jnp.std(kernel), bound / 3**0.5, rtol=0.06)
+    np.testing.assert_array_equal(layers[-1][1], np.full(3, 0.25))
+    assert float(jnp.abs(layers[1][1]).max()) <= 300**-0.5
+
+
+def test_tensors_of_equal_shape_start_apart():
+    layers = siren.init_layers(jax.random.key(0), [(4, 4)] * 3, 30.0)
+    assert float(jnp.abs(layers[0][0] / layers[1][0]).std()) > 0.01
+    assert float(jnp.abs(layers[0][1] - layers[1][1]).max()) > 0.01
+
+
+def test_relu_keeps_the_second_moment_and_sine_the_normal_pre_activations():
+    x = jax.random.normal(jax.random.key(2), (2000, 100))
+    sizes = siren.layer_sizes(100, 64, 4, 256)
+    layers = siren.init_layers(jax.random.key(3), sizes, 1.0, 0.0, "relu")
+    free = [(kernel, 0.0 * bias) for kernel, bias in layers]
+    output = siren.apply(free, x, 1.0, jax.nn.relu)
+    # E h² of what enters is 1, and He's start doubles the variance of a layer's sum to make up for the half that is cut.
+    assert 1.4 < float(jnp.mean(jnp.square(output))) < 2.8
+    layers = siren.init_layers(jax.random.key(3), siren.layer_sizes(2, 3, 4, 256), 30.0)
+    free = [(kernel, 0.0 * bias if i else bias) for i, (kernel, bias) in enumerate(layers)]
+    for z in siren.pre_activations(free, jax.random.uniform(jax.random.key(4), (2000, 2), minval=-1), 30.0)[1:]:
+        assert 0.8 < float(jnp.std(z)) < 1.2

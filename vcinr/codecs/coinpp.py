@@ -1,0 +1,33 @@
+"""COIN++: shifts linear in a latent, which three gradient steps find, quantised uniformly (Dupont et al. 2022).
+
+Meta-training, the stage ``meta``: for every patch of a batch, φ ← 0, then ``num_steps`` times φ ← φ − α ∇L(θ, φ) with one fixed
+α; then θ ← θ − Adam(∇θ mean L(θ, φ)), through the inner steps. Quantisation, the stage ``quantise``: ranges mean ± kσ of the
+training latents and histograms of their symbols. Encoding: the inner loop, longer if wanted (``adaptation.encode_steps``), then
+rounding and coding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vcinr.codecs.codec import TrainingConfig
+from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig
+from vcinr.codecs.meta_learning import AdaptationConfig
+from vcinr.fields.field import FieldConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class CoinPPConfig(LatentCodecConfig):
+    """As `LatentCodecConfig`; ``adaptation.inner_lr`` is α, 0 for ``initial_step`` / λ_max."""
+
+    field: FieldConfig = FieldConfig(modulation="latent_shifts", omega_0=50.0)
+    adaptation: AdaptationConfig = AdaptationConfig(step_sizes="fixed", learn_start=False)
+    meta: TrainingConfig = TrainingConfig(num_steps=2000, batch_size=16, lr=3e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class CoinPP(LatentCodec):
+    """The codec; see `vcinr.codecs.codec.Codec`."""
+
+    config: CoinPPConfig = CoinPPConfig()
+    name = "coinpp"

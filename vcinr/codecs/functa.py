@@ -1,0 +1,31 @@
+"""Functa: shifts linear in a latent, found by Meta-SGD (Dupont et al. 2022a, "From data to functa").
+
+As COIN++, but every dimension of the latent and every inner step has a learned step size (Li et al. 2017). The paper stores
+latents as data for other networks; here they are quantised and coded as COIN++ does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vcinr.codecs.codec import TrainingConfig
+from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig
+from vcinr.codecs.meta_learning import AdaptationConfig
+from vcinr.fields.field import FieldConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctaConfig(LatentCodecConfig):
+    """As `LatentCodecConfig`, with other defaults."""
+
+    field: FieldConfig = FieldConfig(modulation="latent_shifts")
+    adaptation: AdaptationConfig = AdaptationConfig(step_sizes="learned", learn_start=False)
+    meta: TrainingConfig = TrainingConfig(num_steps=2000, batch_size=16, lr=3e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Functa(LatentCodec):
+    """The codec; see `vcinr.codecs.codec.Codec`."""
+
+    config: FunctaConfig = FunctaConfig()
+    name = "functa"

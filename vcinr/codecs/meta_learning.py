@@ -1,0 +1,218 @@
+"""Meta-learning: a field from which a few gradient steps on the latent reach any signal.
+
+The inner loop, its loss, and the stage that trains everything through it, for every codec whose latent is one flat vector: a
+few numbers that modulate the field, all of its shifts, or an update of all its weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vcinr.adaptation.meta_sgd import HIGH, LOW, StepSizes, adapt, init_step_sizes, largest_curvature
+from vcinr.adaptation.objective import chunked_mean_squared_error
+from vcinr.codecs.codec import ExampleSource, Params, Stage, TrainingConfig
+from vcinr.codecs.examples import NormalisedSource
+from vcinr.fields.field import FieldConfig, evaluate, make_field
+from vcinr.signals.grids import pixel_grid
+
+Trained = Mapping[str, Any]
+"""What meta-learning makes: θ ("shared"), φ₀ ("latent_init") and the step sizes of the inner loop ("step_sizes")."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptationConfig:
+    """num_steps: of the inner loop, in training.  encode_steps: in encoding, 0 for as many; past the last learned step sizes,
+    these are used again.  step_sizes: "learned", one a step and dimension (Meta-SGD), or "fixed" as they start.
+    initial_step: first step sizes in multiples of 1/λ_max of the inner loss.  inner_lr: first step sizes in themselves, instead
+    of ``initial_step`` where it is not 0.  learn_start: whether φ₀ is trained or stays 0.
+    chunk: coordinates at once, 0 for all.  subset: random coordinates of a training step, 0 for all.
+    first_order: drop second derivatives (an ablation)."""
+
+    num_steps: int = 3
+    encode_steps: int = 0
+    step_sizes: str = "learned"
+    initial_step: float = 0.5
+    inner_lr: float = 0.0
+    learn_start: bool = True
+    chunk: int = 0
+    subset: int = 0
+    first_order: bool = False
+
+    def __post_init__(self):
+        if self.num_steps < 1 or self.chunk < 0:
+            raise ValueError(f"adaptation needs num_steps >= 1 and chunk >= 0, not {self.num_steps} and {self.chunk}")
+        if self.encode_steps < 0 or self.subset < 0:
+            raise ValueError(f"adaptation needs encode_steps and subset >= 0, not {self.encode_steps} and {self.subset}")
+        if not LOW <= self.initial_step <= HIGH:
+            raise ValueError(f"adaptation.initial_step must lie in [{LOW:g}, {HIGH:g}], not {self.initial_step:g}")
+        if not 0.0 <= self.inner_lr < math.inf:
+            raise ValueError(f"adaptation.inner_lr must be 0 or a positive number, not {self.inner_lr}")
+        if self.step_sizes not in ("learned", "fixed"):
+            raise ValueError(f"unknown step_sizes {self.step_sizes!r}; valid are fixed, learned")
+
+
+@runtime_checkable
+class MetaConfig(Protocol):
+    """What is read here of a codec's config."""
+
+    patch: tuple[int, ...]
+    modality: str
+    field: FieldConfig
+    adaptation: AdaptationConfig
+    meta: TrainingConfig
+
+
+def signal_loss(
+    config: MetaConfig,
+    shared: Any,
+    latent: Float[Array, " k"],
+    values: Float[Array, "n c"],
+    weight: Float[Array, " n"] | None = None,
+    coords: Float[Array, "n d"] | None = None,
+) -> Float[Array, ""]:
+    """Weighted MSE of the field at ``latent`` on one patch; values in [0, 1], coords by default the whole patch's grid."""
+    layers = make_field(config.field).apply({"params": shared}, latent, method="layers")
+    return layers_loss(config, layers, values, weight, coords)
+
+
+def layers_loss(
+    config: MetaConfig,
+    layers: Any,
+    values: Float[Array, "n c"],
+    weight: Float[Array, " n"] | None = None,
+    coords: Float[Array, "n d"] | None = None,
+) -> Float[Array, ""]:
+    """Weighted MSE of the field that these layers make; as `signal_loss`."""
+    coords = jnp.asarray(pixel_grid(config.patch), values.dtype) if coords is None else coords
+    return chunked_mean_squared_error(
+        lambda x: evaluate(config.field, layers, x), coords, values, weight, config.adaptation.chunk
+    )
+
+
+Loss = Callable[..., jax.Array]
+"""As `signal_loss`."""
+
+
+def adapt_latent(
+    config: MetaConfig,
+    trained: Trained,
+    values: Float[Array, "n c"],
+    weight: Float[Array, " n"] | None = None,
+    coords: Float[Array, "n d"] | None = None,
+    *,
+    num_steps: int = 0,
+    loss: Loss = signal_loss,
+    mask: Float[Array, " k"] | None = None,
+) -> Float[Array, " k"]:
+    """The latent of one patch: gradient steps from φ₀ with the learned step sizes (Schwarz et al. 2023, algorithm 1, line 5).
+
+    num_steps: 0 for as many as in training.   mask: multiplies every step; entries where it is 0 stay at φ₀.
+    The inner loss is the error's sum over what is inside, divided by the samples of the whole patch: so its curvature is at most
+    that of a whole patch, and step sizes that suit whole patches stay stable where only a few samples are inside.
+    """
+    a = config.adaptation
+    inside = 1.0 if weight is None else jnp.mean(weight)
+    sizes = StepSizes(**trained["step_sizes"])
+    latent, _ = adapt(
+        lambda phi: inside * loss(config, trained["shared"], phi, values, weight, coords),
+        trained["latent_init"],
+        sizes,
+        num_steps or a.num_steps,
+        first_order=a.first_order,
+        mask=mask,
+    )
+    return latent
+
+
+def subset(config: MetaConfig, values: Float[Array, "n c"], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """(values, coords) of a training step: all, or ``adaptation.subset`` of them drawn without replacement."""
+    coords = jnp.asarray(pixel_grid(config.patch), values.dtype)
+    count = config.adaptation.subset
+    if key is None or not 0 < count < len(coords):
+        return values, coords
+    chosen = jax.random.choice(key, len(coords), (count,), replace=False)
+    return values[chosen], coords[chosen]
+
+
+def meta_loss(
+    config: MetaConfig, trained: Trained, example: Mapping[str, jax.Array], key: jax.Array | None = None, loss: Loss = signal_loss
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """MSE after adaptation, whose gradient is the meta-gradient through the inner steps (algorithm 1, lines 6 and 7)."""
+    values, coords = subset(config, example["values"], key)
+    latent = adapt_latent(config, trained, values, coords=coords, loss=loss)
+    error = loss(config, trained["shared"], latent, values, None, coords)
+    return error, {"psnr_db": -10.0 * jnp.log10(error)}
+
+
+def field_values(config: MetaConfig, shared: Any, latent: Float[Array, " k"]) -> Float[Array, "n c"]:
+    """The field on the patch's own grid."""
+    return make_field(config.field).apply({"params": shared}, jnp.asarray(pixel_grid(config.patch)), latent)
+
+
+def init(config: MetaConfig, key: jax.Array) -> Params:
+    """θ at the field's start, φ₀ = 0, step sizes at ``initial_step``; their reference is measured when training starts."""
+    c, size = config, config.field.latent_size()
+    shared = make_field(c.field).init(key, jnp.zeros((1, c.field.coord_dim)), jnp.zeros(size))["params"]
+    scale = 1.0 if c.adaptation.inner_lr else c.adaptation.initial_step
+    sizes = init_step_sizes(c.adaptation.num_steps, size, c.adaptation.inner_lr or 1.0, scale)
+    return {"shared": shared, "latent_init": jnp.zeros(size), "step_sizes": sizes._asdict()}
+
+
+def start(config: MetaConfig, key: jax.Array, params: Params, source: ExampleSource, loss: Loss = signal_loss) -> dict[str, Any]:
+    """θ, φ₀ and step sizes as training starts from them: relative to 1/λ_max of the inner loss on eight patches."""
+    params = jax.tree.map(jnp.asarray, {name: params[name] for name in ("shared", "latent_init", "step_sizes")})
+    if config.adaptation.inner_lr:
+        return params
+    values = source.batch(np.random.default_rng(0), 8)["values"]
+
+    def curvature(y: jax.Array) -> jax.Array:
+        return largest_curvature(lambda phi: loss(config, params["shared"], phi, y, None, None), params["latent_init"], key)
+
+    largest = jnp.max(jax.jit(lambda rows: jax.lax.map(curvature, rows))(values))
+    return {**params, "step_sizes": {**params["step_sizes"], "reference": 1.0 / largest}}
+
+
+def meta_stage(
+    config: MetaConfig,
+    *,
+    name: str = "meta",
+    training: TrainingConfig | None = None,
+    loss: Loss = signal_loss,
+    lr_multipliers: Callable[[Any], Any] | None = None,
+    restart: bool = True,
+) -> Stage:
+    """The stage that trains θ, and φ₀ and step sizes as the config says, through the inner loop (algorithm 1).
+
+    loss: of one signal at a latent, as `signal_loss`.   restart: whether step sizes are measured anew; False to go on training.
+    """
+    learned = ("shared", *(("latent_init",) if config.adaptation.learn_start else ()))
+    learned += ("step_sizes",) if config.adaptation.step_sizes == "learned" else ()
+
+    def begin(key: jax.Array, params: Params, source: ExampleSource) -> dict[str, Any]:
+        started = start(config, key, params, source, loss) if restart else jax.tree.map(jnp.asarray, params)
+        # Fixed step sizes are measured, too, and have to come out with the rest; their gradient is cut in `of_one`.
+        return {name: started[name] for name in ("shared", "latent_init", "step_sizes")}
+
+    def of_one(trained: Any, frozen: Any, example: Mapping[str, jax.Array], key: jax.Array):
+        cut = {part: tree if part in learned else jax.lax.stop_gradient(tree) for part, tree in trained.items()}
+        return meta_loss(config, cut, example, key, loss)
+
+    return Stage(
+        name=name,
+        training=training or config.meta,
+        examples=lambda params, patches: NormalisedSource(patches, config.modality),
+        init=begin,
+        frozen=lambda params: {},
+        loss=of_one,
+        finish=lambda params, trained: {**params, **trained},
+        evaluate=lambda trained, frozen, example, key: meta_loss(config, trained, example, None, loss),
+        lr_multipliers=lr_multipliers,
+    )

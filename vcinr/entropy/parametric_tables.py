@@ -1,0 +1,182 @@
+"""Tables of a parametric family, a parameter each, which the decoder rebuilds from a file by integer arithmetic alone.
+
+Symbol k has the weight 2^−(|k| / s)^p, and zero a mass besides:
+
+* p, the shape: ½ (heavy tails), 1 (two-sided geometric), 2 (Gaussian), 8 (nearly uniform);
+* s, the scale: 64 values in geometric order from 2^−3 to 2^11 symbols;
+* the mass at zero, for what L1 or pruning makes zero: 16 values sin²(π i / 32), equal steps to a likelihood.
+
+No float enters the way from a parameter to its frequencies, so every machine has the same ones.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from vcinr.entropy.tables import INT32_MAX, INT32_MIN, TOTAL, Tables, code_length_bits
+
+SHAPE_BITS, SCALE_BITS, ZERO_BITS = 2, 6, 4
+PARAMETER_BITS = SHAPE_BITS + SCALE_BITS + ZERO_BITS
+"""A parameter is (shape << 6 | scale) << 4 | zero, in 0..2^12 − 1."""
+
+MAX_REACH = 4095
+"""Largest |k| with an entry of its own; the escape stands for those beyond."""
+
+# 2^16 sin²(π i / 32).
+_ZERO_COUNTS = (0, 630, 2494, 5522, 9598, 14563, 20228, 26375, 32768, 39161, 45308, 50973, 55938, 60014, 63042, 64906)
+_SMALLEST_LOG_SCALE, _LARGEST_LOG_SCALE = -3, 11
+# Weights are counted this far out; a tail beyond is left to the escape's least count.
+_HORIZON = 1 << 14
+# Fixed point: exponents have 16 fractional bits, weights 31.
+_X, _W = 16, 31
+# Candidates whose exact code lengths are compared, the best by lengths that leave the floor of one count out of account.
+_CANDIDATES = 16
+
+
+def tables_from_parameters(parameters: np.ndarray) -> Tables:
+    """Tables of parameters, integer [t] in 0..2^`PARAMETER_BITS` − 1: all of these are valid. ValueError for anything else."""
+    parameters = np.asarray(parameters)
+    if parameters.ndim != 1 or parameters.size == 0 or parameters.dtype.kind not in "iu":
+        raise ValueError(f"parameters must be a vector of integers, got {parameters.dtype} of shape {parameters.shape}")
+    if parameters.min() < 0 or parameters.max() >= 1 << PARAMETER_BITS:
+        raise ValueError(f"parameters must lie in 0..{(1 << PARAMETER_BITS) - 1}, got {parameters.min()}..{parameters.max()}")
+    frequencies = [_frequencies(parameter) for parameter in parameters.tolist()]
+    sizes = np.array([part.size for part in frequencies])
+    return Tables(-((sizes - 2) // 2), sizes, np.concatenate(frequencies))
+
+
+def fit_parameters(symbols: np.ndarray, tensor: np.ndarray, num_tensors: int) -> np.ndarray:
+    """The parameter of each tensor that codes its symbols in the fewest bits, escapes included; int32 [num_tensors].
+
+    symbols: integer [n], any int32.  tensor: integer [n], the tensor of each symbol, in 0..num_tensors − 1.
+    All shapes and scales are tried with all masses at zero, at first as if masses mixed without rounding; the best few are
+    then compared by their exact lengths. A tensor without symbols gets 0. ValueError on arrays that don't fit.
+    """
+    symbols, tensor = np.asarray(symbols), np.asarray(tensor)
+    if symbols.ndim != 1 or symbols.shape != tensor.shape or symbols.dtype.kind not in "iu" or tensor.dtype.kind not in "iu":
+        raise ValueError(f"symbols and tensor must be integer vectors of one length, got {symbols.shape} and {tensor.shape}")
+    if symbols.size and (symbols.min() < INT32_MIN or symbols.max() > INT32_MAX):
+        raise ValueError("symbols must fit int32")
+    if tensor.size and (tensor.min() < 0 or tensor.max() >= num_tensors):
+        raise ValueError(f"tensor must lie in 0..{num_tensors - 1}, got {tensor.min()}..{tensor.max()}")
+    return np.array([_fit(*np.unique(symbols[tensor == i], return_counts=True)) for i in range(num_tensors)], np.int32)
+
+
+def _fit(values: np.ndarray, counts: np.ndarray) -> int:
+    """The parameter for symbols of these distinct values, so often each."""
+    if not values.size:
+        return 0
+    base = _without_mass_at_zero()
+    bits = _bits(base, values)
+    # With a share m of zeros besides, a zero costs −log2(m + (1 − m) 2^−bits), and everything else −log2(1 − m) more.
+    mass = np.array(_ZERO_COUNTS) / TOTAL
+    zero = values == 0
+    rough = (bits[:, ~zero] @ counts[~zero])[:, None] - counts[~zero].sum() * np.log2(1 - mass)
+    if zero.any():
+        rough -= counts[zero] * np.log2(mass + (1 - mass) * 2.0 ** -bits[:, zero])
+    candidates = np.sort(np.argsort(rough, axis=None, kind="stable")[:_CANDIDATES])
+    return int(candidates[np.argmin(_bits(tables_from_parameters(candidates), values) @ counts)])
+
+
+def _bits(tables: Tables, values: np.ndarray) -> np.ndarray:
+    """Code length of every value by every table, float64 [t, v]."""
+    index = np.repeat(np.arange(tables.num_tables), values.size)
+    return code_length_bits(tables, np.tile(values, tables.num_tables), index).reshape(tables.num_tables, values.size)
+
+
+@functools.cache
+def _without_mass_at_zero() -> Tables:
+    """A table a shape and scale."""
+    return tables_from_parameters(np.arange(0, 1 << PARAMETER_BITS, 1 << ZERO_BITS))
+
+
+@functools.lru_cache(maxsize=1024)
+def _frequencies(parameter: int) -> np.ndarray:
+    """Frequencies int32 [2 r + 2] of symbols −r..r and the escape, that sum to 2^16."""
+    zero_count = _ZERO_COUNTS[parameter & ((1 << ZERO_BITS) - 1)]
+    weights, beyond = _weights(parameter >> ZERO_BITS)
+    total = TOTAL - zero_count
+    # A tail of less than a count on either side has no entries, nor does what would leave less than two counts an entry.
+    whole = 2 * int(beyond[0]) + int(weights[0])
+    reach = min(int(np.count_nonzero(beyond * TOTAL >= whole)), MAX_REACH, total // 4 - 1)
+    side = weights[1 : reach + 1]
+    masses = np.concatenate([side[::-1], weights[:1], side, [2 * beyond[reach]]])
+    frequencies = _apportion(masses, total)
+    frequencies[reach] += zero_count
+    frequencies.setflags(write=False)
+    return frequencies
+
+
+@functools.lru_cache(maxsize=32)
+def _weights(shape_and_scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of k = 0, 1, … until they vanish, with 31 fractional bits, int64 [h], and their sums beyond each k."""
+    shape, j = divmod(shape_and_scale, 1 << SCALE_BITS)
+    scale = _scale(j)
+    vanish = _W << _X
+    if shape == 0:
+        exponent = (_roots() << _X) // int(_square_root(np.array([scale << _X]))[0])
+    else:
+        # Held at where weights vanish, whatever the shape, so that squares stay within int64.
+        exponent = np.minimum((np.arange(_HORIZON, dtype=np.int64) << 2 * _X) // scale, vanish)
+        for _ in range((0, 1, 3)[shape - 1]):
+            exponent = np.minimum(exponent * exponent >> _X, vanish)
+    weights = _power_of_half(exponent[: int(np.searchsorted(exponent, vanish)) + 1])
+    return weights, np.cumsum(weights[::-1])[::-1] - weights
+
+
+def _scale(j: int) -> int:
+    """Scale j with 16 fractional bits."""
+    octaves, last = _LARGEST_LOG_SCALE - _SMALLEST_LOG_SCALE, (1 << SCALE_BITS) - 1
+    below = np.array([(octaves * (last - j) << _X) // last])
+    return int(_power_of_half(below)[0]) >> (_W - _X - _LARGEST_LOG_SCALE)
+
+
+@functools.cache
+def _roots() -> np.ndarray:
+    """√k of k = 0, 1, …, with 16 fractional bits."""
+    return _square_root(np.arange(_HORIZON, dtype=np.int64) << 2 * _X)
+
+
+@functools.cache
+def _factors() -> tuple[int, ...]:
+    """2^−2^−i with 31 fractional bits, i = 1..16, each the whole square root of the one before."""
+    factors = [1 << (_W - 1)]
+    for _ in range(_X):
+        factors.append(int(_square_root(np.array([factors[-1] << _W]))[0]))
+    return tuple(factors[1:])
+
+
+def _power_of_half(exponent: np.ndarray) -> np.ndarray:
+    """2^−x with 31 fractional bits, of x ≥ 0 with 16."""
+    result = np.full(exponent.shape, 1 << _W, np.int64)
+    for i, factor in enumerate(_factors(), 1):
+        result = np.where(exponent >> (_X - i) & 1, result * factor >> _W, result)
+    return result >> np.minimum(exponent >> _X, _W + 1)
+
+
+def _square_root(number: np.ndarray) -> np.ndarray:
+    """⌊√n⌋ of int64 0 ≤ n < 2^62, digit by digit."""
+    root = np.zeros_like(number)
+    for i in range(30, -1, -1):
+        trial = root + (1 << i)
+        root = np.where(trial * trial <= number, trial, root)
+    return root
+
+
+def _apportion(masses: np.ndarray, total: int) -> np.ndarray:
+    """Frequencies int32 that sum to ``total`` in proportion to masses, int64 under 2^46, at least 1 each; largest remainders."""
+    small = np.zeros(masses.size, bool)
+    while True:
+        rest = total - int(np.count_nonzero(small))
+        whole = int(masses[~small].sum())
+        grown = small | (masses * rest < whole)
+        if np.array_equal(grown, small):
+            break
+        small = grown
+    share, remainder = np.divmod(masses * rest, whole)
+    frequencies = np.where(small, 1, share)
+    order = np.argsort(np.where(small, 1, -remainder), kind="stable")
+    frequencies[order[: total - int(frequencies.sum())]] += 1
+    return frequencies.astype(np.int32)

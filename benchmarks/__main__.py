@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks import coder, command, meta_step, throughput
 from benchmarks.subjects import untrained_model, vc_inr_config
-from vcinr.training.environment import environment
+from vcinr.provenance import environment
 
 
 def machine() -> str:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vcinr.provenance import differences, environment
 from vcinr.training.checkpoints import Checkpoints
-from vcinr.training.environment import differences, environment
 from vcinr.training.optimisers import make_optimiser
 from vcinr.training.state import init_state, step_key
 
@@ -53,7 +53,7 @@ def test_another_environment_is_warned_of(tmp_path, monkeypatch, caplog):
             checkpoints.restore(_state())
             assert not caplog.records
             monkeypatch.setenv("XLA_FLAGS", "--another=1")
-            monkeypatch.setattr("vcinr.training.environment.jax.device_count", lambda: 77)
+            monkeypatch.setattr("vcinr.provenance.jax.device_count", lambda: 77)
             checkpoints.restore(_state())
     (record,) = caplog.records
     assert "device_count: 1 → 77" in record.getMessage()

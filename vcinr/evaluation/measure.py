@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,8 @@ Progress = Callable[[str, int, int], None]
 # 8-bit steps may round either way in a container and in a file of its own.
 MAX_ROUNDING_DIFFERENCES = 1e-3
 
-
 NO_LIMIT = 2**63
+POINT_STEPS = 100
 
 
 class MeasurementError(RuntimeError):
@@ -34,12 +36,15 @@ def measure(
     split: str,
     points: Sequence[int] | None = None,
     progress: Progress | None = None,
+    workdir: str | os.PathLike | None = None,
 ) -> list[dict[str, Any]]:
     """Measures operating points of a model; every number comes from bytes that were decoded.
 
     model: a `vcinr.model.Model`. pictures: uint8 [h, w, 3] each, held in memory together with what they decode to.
     dataset, split: names, for the rows. points: indices into ``model.points``, all of them by default.
-    progress: called after every step, four a point.
+    progress: called with every step of encoding and after each of the three that follow; a point counts `POINT_STEPS`.
+    workdir: gets a folder ``point_K`` each, in which a codec that optimises for long keeps what it has reached, so that an
+        interrupted measurement goes on; None for nowhere.
 
     Returns one row a point. ``file_bytes``, ``payload_bytes``: means per signal, of one file a signal. ``bpp_file``,
     ``bpp_payload`` (coded symbols only) and ``bpp_estimated`` (what the tables say that these symbols cost): each
@@ -63,33 +68,45 @@ def measure(
     rows = []
     for done, point in enumerate(chosen):
 
-        def report(step: int, what: str, point: int = point, done: int = done) -> None:
+        def report(what: str, step: int, point: int = point, done: int = done) -> None:
             if progress is not None:
-                progress(f"point {point}: {what}", 4 * done + step, 4 * len(chosen))
+                progress(f"point {point}: {what}", POINT_STEPS * done + step, POINT_STEPS * len(chosen))
 
-        rows.append(_measure_point(model, pictures, dataset, split, point, report))
+        where = None if workdir is None else Path(workdir) / f"point_{point}"
+        rows.append(_measure_point(model, pictures, dataset, split, point, report, where))
     return rows
 
 
 def _measure_point(
-    model: Any, pictures: list[np.ndarray], dataset: str, split: str, point: int, report: Callable[[int, str], None]
+    model: Any,
+    pictures: list[np.ndarray],
+    dataset: str,
+    split: str,
+    point: int,
+    report: Callable[[str, int], None],
+    workdir: Path | None,
 ) -> dict[str, Any]:
-    files = model.encode_batch(pictures, point=point)
-    report(1, "files written")
+    encoded = POINT_STEPS - 3
+
+    def encoding(what: str, done: int, total: int) -> None:
+        report(what, encoded * done // max(total, 1))
+
+    files = model.encode_batch(pictures, point=point, workdir=workdir, progress=encoding)
+    report("files written", encoded)
     # What we have encoded ourselves needs no protection: the limit is against hostile files.
     floats = model.decode_values_batch(files, max_pixels=NO_LIMIT)
     decoded = [model.denormalise(values) for values in floats]
     _check_shapes(pictures, decoded, "files")
-    report(2, "files decoded")
+    report("files decoded", encoded + 1)
     container = model.join(files, max_pixels=NO_LIMIT)
     together = model.decode_together(container, max_pixels=NO_LIMIT)
     differences = _count_differences(decoded, together)
-    report(3, "container written and decoded")
+    report("container written and decoded", encoded + 2)
     float_mses = [mean_squared_error(picture, values) for picture, values in zip(pictures, floats, strict=True)]
     payload_bytes = [model.payload_bytes(data) for data in files]
     estimated_bits = [model.estimated_bits(data) for data in files]
     modelled_bits = model.modelled_bits(files)
-    report(4, "rates and floats measured")
+    report("rates and floats measured", encoded + 3)
 
     mses = [mean_squared_error(picture, values) for picture, values in zip(pictures, decoded, strict=True)]
     row = rate_quality_row(

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +16,8 @@ from vcinr.evaluation.bd_rate import bd_rate_percent, curve_of, psnr_at
 from vcinr.evaluation.measure import rows_by_codec
 from vcinr.evaluation.plots import display_name, plot_rd
 from vcinr.evaluation.published import Curve, load
+from vcinr.evaluation.studies import load_studies, study_section
+from vcinr.provenance import provenance
 
 RUN_KEYS = ("config", "command", "commit", "device", "date", "duration_s", "versions", "points", "notes")
 POINT_KEYS = (
@@ -39,7 +36,6 @@ POINT_KEYS = (
     "psnr_of_mean_mse_db",
     "model_bytes",
 )
-PACKAGES = ("vcinr", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "constriction", "pillow")
 
 CLASSICAL = ("jpeg", "jpeg2000")
 
@@ -110,11 +106,8 @@ def save_run(
     run = {
         "config": config,
         "command": command,
-        "commit": _git_commit(),
-        "device": _device_name(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **provenance(),
         "duration_s": round(float(duration_s), 1),
-        "versions": _versions(),
         "notes": notes,
         "points": [dict(row) for row in points],
     }
@@ -241,6 +234,11 @@ def render_results(folder: str | os.PathLike, out: str | os.PathLike) -> list[Pa
         written.append(plot)
         link = Path(os.path.relpath(plot, out.parent)).as_posix()
         page.append(_section(dataset, split, points, curves, link, runs))
+    studies = load_studies(folder / "studies")
+    if studies:
+        page.append("# Studies\n\nQuestions put to the methods themselves, each by one command.\n")
+        base = Path(os.path.relpath(folder / "studies", out.parent)).as_posix()
+        page += [study_section(study, base) for study in studies]
     out.write_text("\n".join(page), encoding="utf-8")
     return [*written, out]
 
@@ -265,11 +263,11 @@ def _section(
         "Rate needed beyond (+) or below (−) the column's at equal PSNR; – where curves share no quality or do not rise."
     )
     parts.append("### How it was measured")
-    parts.append("\n".join(_provenance(stem, runs[stem]) for stem in dict.fromkeys(row["run"] for row in points)))
+    parts.append("\n".join(_said(stem, runs[stem]) for stem in dict.fromkeys(row["run"] for row in points)))
     return "\n\n".join(parts) + "\n"
 
 
-def _provenance(stem: str, run: Mapping[str, Any]) -> str:
+def _said(stem: str, run: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     notes = f"\n  {run['notes']}" if run["notes"] else ""
     return (
@@ -312,47 +310,3 @@ def _cell(value: Any, spec: str) -> str:
 def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = "|---" + "|--:" * (len(headings) - 1) + "|"
     return "\n".join(["| " + " | ".join(headings) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def _git_commit() -> str:
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
-            return "unknown (installed, not a checkout)"
-        # The measured points themselves are no change to what measures them.
-        changes = git("status", "--porcelain", "--", ".", ":(exclude)docs/results*")
-        return git("rev-parse", "HEAD") + (" with uncommitted changes" if changes else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown (no git commit)"
-
-
-def _device_name() -> str:
-    devices = jax.devices()
-    kind = devices[0].device_kind
-    if devices[0].platform != "cpu":
-        return f"{len(devices)} × {kind}"
-    return f"{_cpu_model()}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions

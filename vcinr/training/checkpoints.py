@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from vcinr.training.environment import differences, environment
+from vcinr.provenance import differences, environment
 from vcinr.training.state import TrainState
 
 _log = logging.getLogger(__name__)

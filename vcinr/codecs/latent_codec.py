@@ -272,5 +272,3 @@ def _prior_row(codec: LatentCodec, prior: Any, symbols: jax.Array) -> jax.Array:
 def _decode_row(codec: LatentCodec, shared: Any, symbols: jax.Array) -> jax.Array:
     params, parts = shared
     return codec.values(params, codec.compression.synthesise(parts, symbols.astype(jnp.float32)))
-
-

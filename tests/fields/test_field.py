@@ -164,7 +164,7 @@ def test_defaults_never_change():
 
 def test_a_description_holds_what_differs_and_makes_the_same_field():
     assert FieldConfig().described() == {}
-    config = FieldConfig(modulation="shifts", width=32, omega_0=30, encoding="nerf", linear_head=True)
+    config = FieldConfig(modulation="shifts", width=32, omega_0=30.0, encoding="nerf", linear_head=True)
     assert config.described() == {"modulation": "shifts", "width": 32, "encoding": "nerf", "linear_head": True}
     assert FieldConfig(**config.described()) == config
 

@@ -130,7 +130,7 @@ def test_folders_that_are_not_there_or_hold_no_picture(datasets_dir, tmp_path):
         prepare("folder", path=str(tmp_path / "empty"))
 
 
-@pytest.mark.parametrize("name", ["kodak", "photos", "cifar10_small"])
+@pytest.mark.parametrize("name", ["kodak", "photos", "cifar10_small", "faces"])
 def test_a_missing_local_set_names_both_commands(name, datasets_dir, monkeypatch, tmp_path):
     split = next(iter(DATASETS[name].splits))
     for value, reason in ((None, "VCINR_DATA is not set"), (str(tmp_path), f"there is no {tmp_path}")):
@@ -247,17 +247,19 @@ def test_the_command_ends_with_one_message(datasets_dir, tmp_path, capsys):
     assert f"folder --path {tmp_path}/no" in printed.err
 
 
-def test_real_cifar10_small(vcinr_data, datasets_dir):
-    assert prepare("cifar10_small").counts == {"train": 4500, "validation": 500, "test": 517}
-    with np.load(vcinr_data / "cifar10_small.npz") as arrays:
-        for split, rows in (
-            ("train", arrays["x_train"][:4500]),
-            ("validation", arrays["x_train"][4500:]),
-            ("test", arrays["x_test"]),
-        ):
-            pictures = load_split("cifar10_small", split)
-            for i in (0, 1, 77, -1):
-                np.testing.assert_array_equal(pictures[i], rows[i])
+@pytest.mark.parametrize(("name", "file", "train", "validation", "test"), [
+    ("cifar10_small", "cifar10_small.npz", 4500, 500, 517),
+    ("faces", "faces_celeba64.npz", 1800, 200, 200),
+])  # fmt: skip
+def test_real_arrays(name, file, train, validation, test, vcinr_data, datasets_dir):
+    assert prepare(name).counts == {"train": train, "validation": validation, "test": test}
+    with np.load(vcinr_data / file) as arrays:
+        x_train, x_test = arrays["x_train"], arrays["x_test"]
+    for split, rows in (("train", x_train[:train]), ("validation", x_train[train:]), ("test", x_test)):
+        pictures = load_split(name, split)
+        assert len(pictures) == len(rows)
+        for i in (0, 1, 77, -1):
+            np.testing.assert_array_equal(pictures[i], rows[i])
 
 
 @pytest.mark.slow

@@ -18,9 +18,7 @@ from jaxtyping import Array, Float
 
 from vcinr.codecs.codec import TrainingConfig
 from vcinr.codecs.principal_components import principal_components
-from vcinr.fields import siren
-from vcinr.fields.field import FieldConfig
-from vcinr.fields.sine import SINES
+from vcinr.fields.field import FieldConfig, evaluate
 
 RIDGE = 1e-5
 """Ridge of the least-squares solution while the trunk is trained, relative to the features' mean squared size: float32 needs
@@ -83,7 +81,7 @@ def features(config: FieldConfig, shared: Mapping[str, Any], coords: Float[Array
     """What the linear head sees with neutral gates, the last sine layer's units, and a column of ones for the bias."""
     layers = [(shared[f"kernel_{i}"], shared[f"bias_{i}"]) for i in range(config.num_layers)]
     width = layers[-1][1].shape[0]
-    hidden = siren.apply([*layers, (jnp.eye(width), jnp.zeros(width))], coords, config.omega_0, SINES[config.sine])
+    hidden = evaluate(config, [*layers, (jnp.eye(width), jnp.zeros(width))], coords)
     return jnp.concatenate([hidden, jnp.ones((len(coords), 1))], axis=1)
 
 

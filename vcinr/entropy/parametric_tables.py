@@ -12,6 +12,7 @@ No float enters the way from a parameter to its frequencies, so every machine ha
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 
@@ -98,9 +99,9 @@ def _frequencies(parameter: int) -> np.ndarray:
     zero_count = _ZERO_COUNTS[parameter & ((1 << ZERO_BITS) - 1)]
     weights, beyond = _weights(parameter >> ZERO_BITS)
     total = TOTAL - zero_count
-    # A tail of less than a count on either side has no entries, nor does what would leave less than two counts an entry.
+    # An entry costs a count: what is worth less than half of one is left to the escape, and there are two counts for each.
     whole = 2 * int(beyond[0]) + int(weights[0])
-    reach = min(int(np.count_nonzero(beyond * TOTAL >= whole)), MAX_REACH, total // 4 - 1)
+    reach = min(int(np.count_nonzero(2 * weights[1:] * total >= whole)), MAX_REACH, total // 4 - 1)
     side = weights[1 : reach + 1]
     masses = np.concatenate([side[::-1], weights[:1], side, [2 * beyond[reach]]])
     frequencies = _apportion(masses, total)
@@ -116,7 +117,7 @@ def _weights(shape_and_scale: int) -> tuple[np.ndarray, np.ndarray]:
     scale = _scale(j)
     vanish = _W << _X
     if shape == 0:
-        exponent = (_roots() << _X) // int(_square_root(np.array([scale << _X]))[0])
+        exponent = (_roots() << _X) // math.isqrt(scale << _X)
     else:
         # Held at where weights vanish, whatever the shape, so that squares stay within int64.
         exponent = np.minimum((np.arange(_HORIZON, dtype=np.int64) << 2 * _X) // scale, vanish)
@@ -129,7 +130,7 @@ def _weights(shape_and_scale: int) -> tuple[np.ndarray, np.ndarray]:
 def _scale(j: int) -> int:
     """Scale j with 16 fractional bits."""
     octaves, last = _LARGEST_LOG_SCALE - _SMALLEST_LOG_SCALE, (1 << SCALE_BITS) - 1
-    below = np.array([(octaves * (last - j) << _X) // last])
+    below = np.array([(octaves * (last - j) << _X) // last], np.int64)
     return int(_power_of_half(below)[0]) >> (_W - _X - _LARGEST_LOG_SCALE)
 
 
@@ -144,7 +145,7 @@ def _factors() -> tuple[int, ...]:
     """2^−2^−i with 31 fractional bits, i = 1..16, each the whole square root of the one before."""
     factors = [1 << (_W - 1)]
     for _ in range(_X):
-        factors.append(int(_square_root(np.array([factors[-1] << _W]))[0]))
+        factors.append(math.isqrt(factors[-1] << _W))
     return tuple(factors[1:])
 
 

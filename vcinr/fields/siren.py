@@ -67,7 +67,7 @@ def flatten(layers: Sequence[tuple[Any, Any]]) -> Float[Array, " p"]:
 
 
 def unflatten(vector: Any, sizes: Sequence[tuple[int, int]]) -> list[tuple[Any, Any]]:
-    """Layers of a vector [P], of JAX or NumPy as it is; the inverse of `flatten`. ValueError where P is not that of these sizes."""
+    """Layers of a vector [P], JAX's or NumPy's; the inverse of `flatten`. ValueError where P is not that of these sizes."""
     if vector.shape != (num_weights(sizes),):
         raise ValueError(f"layers of sizes {list(sizes)} have {num_weights(sizes)} weights, got an array of {vector.shape}")
     tensors = [vector[part] for part in tensor_slices(sizes)]

@@ -27,7 +27,6 @@ DEMO_SPLITS = {
 }
 # The demo's test pictures, in other clothes: nothing trained on photos may have seen them.
 PHOTOS_LEFT_OUT = ("imageio_coffee.png", "imageio_chelsea.png")
-CIFAR10_SMALL_TRAIN = 4500
 VALIDATION_PERCENT = 10
 PICTURE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga")
@@ -111,15 +110,29 @@ class Demo(PictureBuilder, skip_registration=True):
         return {split: [(name, self.source / name) for name in names] for split, names in DEMO_SPLITS.items()}
 
 
-class Cifar10Small(PictureBuilder, skip_registration=True):
-    """Part of CIFAR-10, 32x32 pictures."""
+class ArrayBuilder(PictureBuilder, skip_registration=True):
+    """Pictures of an .npz file with the arrays ``x_train`` and ``x_test``, uint8 [n, h, w, 3]."""
+
+    NUM_TRAIN = 0
 
     def pictures(self):
-        """The first 4,500 of ``x_train``, the rest of it, and ``x_test``."""
+        """The first ``NUM_TRAIN`` of ``x_train``, the rest of it, and ``x_test``."""
         with np.load(self.source) as arrays:
             train, test = arrays["x_train"], arrays["x_test"]
-        splits = {"train": train[:CIFAR10_SMALL_TRAIN], "validation": train[CIFAR10_SMALL_TRAIN:], "test": test}
+        splits = {"train": train[: self.NUM_TRAIN], "validation": train[self.NUM_TRAIN :], "test": test}
         return {split: [(f"{split}_{i:05}", picture) for i, picture in enumerate(rows)] for split, rows in splits.items()}
+
+
+class Cifar10Small(ArrayBuilder, skip_registration=True):
+    """Part of CIFAR-10, 32x32 pictures."""
+
+    NUM_TRAIN = 4500
+
+
+class Faces(ArrayBuilder, skip_registration=True):
+    """Part of CelebA, 64x64 pictures; for non-commercial research."""
+
+    NUM_TRAIN = 1800
 
 
 class Kodak(PictureBuilder, skip_registration=True):

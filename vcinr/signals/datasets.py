@@ -70,6 +70,13 @@ DATASETS: dict[str, Dataset] = {
             "Cifar10Small",
             source="cifar10_small.npz",
         ),
+        Dataset(
+            "faces",
+            "2,000 training and 200 test faces of CelebA at 64×64, mildly JPEG-compressed; for non-commercial research",
+            _same("train", "validation", "test"),
+            "Faces",
+            source="faces_celeba64.npz",
+        ),
         Dataset("kodak", "the 24 Kodak photographs, whole; evaluation only", _same("test"), "Kodak", source="kodak"),
         Dataset(
             "photos",

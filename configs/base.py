@@ -44,8 +44,10 @@ def make_config(codec: str, data: Mapping[str, Any], values: Mapping[str, Any]) 
 
 
 def codec_of(config: ConfigDict) -> Codec:
-    """The codec that a config describes."""
-    return make_codec(config.codec, {key: value for key, value in config.to_dict().items() if key not in COMMON})
+    """The codec that a config describes. What both have, such as ``seed``, is the codec's too."""
+    own = {field.name for field in dataclasses.fields(CODECS[config.codec][1])} if config.codec in CODECS else set()
+    values = {key: value for key, value in config.to_dict().items() if key not in COMMON or key in own}
+    return make_codec(config.codec, values)
 
 
 def choose(variants: Mapping[str, Callable[[], ConfigDict]], name: str | None) -> ConfigDict:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs.base import codec_of
+from vcinr.codecs.codec import training_patch
 from vcinr.signals.datasets import load_split
 from vcinr.signals.sources import PatchSource
 
@@ -31,7 +33,8 @@ def pictures(config: ConfigDict, split: str) -> Sequence[np.ndarray]:
 
 def patches(config: ConfigDict, split: str) -> PatchSource:
     """Random patches of "train", or those of "validation" (not mirrored)."""
-    return PatchSource(pictures(config, split), tuple(config.patch), flips=config.data.flips and split == "train")
+    patch = training_patch(codec_of(config))
+    return PatchSource(pictures(config, split), patch, flips=config.data.flips and split == "train")
 
 
 def tiles(picture: np.ndarray, side: int) -> list[np.ndarray]:

@@ -2,7 +2,8 @@
 
     python -m experiments.evaluate --workdir=DIR --out=DIR/rd.json [--no-classical] [--limit=N] [--record=docs/results/NAME.json]
 
-Writes a JSON list, one object an operating point; with --record also a file with the run's provenance, for `make results`.
+Writes a JSON list, one object an operating point; with --record also a file with the run's provenance, for `make results`. Where
+encoding fits each signal for long, the same command goes on where it was interrupted (from WORKDIR/encodings).
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0) -> lis
     pictures = list(data.pictures(config, "test"))
     name = config.data.test_name or config.data.name
     with Progress() as bar:
-        rows = measure(model, pictures, name, config.data.test, progress=bar.report)
+        encodings = Path(workdir) / "encodings"
+        rows = measure(model, pictures, name, config.data.test, progress=bar.report, workdir=encodings)
     if classical:
         rows += measure_jpeg(pictures, name, config.data.test) + measure_jpeg2000(pictures, name, config.data.test)
     return rows

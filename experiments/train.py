@@ -27,6 +27,7 @@ from vcinr.evaluation.measure import measure
 from vcinr.model import Model, make_model
 from vcinr.signals.datasets import DatasetMissing
 from vcinr.training.optimisers import make_schedule
+from vcinr.training.run import describe, record_start
 from vcinr.training.run import train as train_stages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "e.g. configs/vc_inr.py:demo", lock_config=True)
@@ -41,21 +42,27 @@ VALIDATION_SIGNALS = 32
 def train(config: ConfigDict, workdir: str | Path, quiet: bool = False, options: Sequence[str] = ()) -> Model:
     """Trains all stages of the config's codec in ``workdir``, resuming what is there, and writes ``workdir/model``.
 
-    The model's points carry their rate and quality on at most 32 validation patches.
+    The model's points carry their rate and quality on at most 32 validation patches, unless the codec takes signals whole and
+    fits each for long. A codec without stages, which has nothing to train, needs no data here.
     options: the command line's, kept in the model's info; ``duration_s`` there is that of the last start alone.
     """
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
     started = time.time()
     codec = codec_of(config)
-    params = train_stages(
-        codec,
-        data.patches(config, "train"),
-        seed=config.seed,
-        workdir=workdir,
-        validation=data.patches(config, "validation"),
-        config_json=config.to_json(),
-        quiet=quiet,
-    )
+    if codec.stages():
+        params = train_stages(
+            codec,
+            data.patches(config, "train"),
+            seed=config.seed,
+            workdir=workdir,
+            validation=data.patches(config, "validation"),
+            config_json=config.to_json(),
+            quiet=quiet,
+        )
+    else:
+        if jax.process_index() == 0:
+            record_start(Path(workdir), describe(codec, config.seed, config.to_json()))
+        params = codec.init(jax.random.key(config.seed))
     info = {
         "config": config.to_dict(),
         "config_name": next((option.split("=", 1)[1] for option in options if option.startswith("--config=")), ""),
@@ -64,11 +71,13 @@ def train(config: ConfigDict, workdir: str | Path, quiet: bool = False, options:
         "starts": json.loads((Path(workdir) / "started.json").read_text())["starts"],
     }
     model = make_model(codec, params, info, precision=config.model_precision)
-    held_out = data.patches(config, "validation").all_patches(np.random.default_rng(0), 1, VALIDATION_SIGNALS)
-    for point, row in zip(model.points, measure(model, list(held_out), config.data.name, "validation"), strict=True):
-        point |= {"bpp": round(row["bpp_container"], 4), "psnr_db": round(row["psnr_db"], 3)}
-        if "lambda" in params["points"][point["name"]]:
-            point["lambda"] = round(float(params["points"][point["name"]]["lambda"]), 8)
+    if codec.patch:
+        held_out = data.patches(config, "validation").all_patches(np.random.default_rng(0), 1, VALIDATION_SIGNALS)
+        rows = measure(model, list(held_out), config.data.name, "validation")
+        for i, (point, row) in enumerate(zip(model.points, rows, strict=True)):
+            point |= {"bpp": round(row["bpp_container"], 4), "psnr_db": round(row["psnr_db"], 3)}
+            if "lambda" in params["points"][str(i)]:
+                point["lambda"] = round(float(params["points"][str(i)]["lambda"]), 8)
     if jax.process_index() == 0:
         model.save(Path(workdir) / "model")
     return model
@@ -117,7 +126,8 @@ def main(argv):
     except DatasetMissing as error:
         sys.exit(str(error))
     for point in model.points:
-        print(f"point {point['name']}: {point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB on validation patches")
+        measured = f": {point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB on validation patches" if "bpp" in point else ""
+        print(f"point {point['name']}{measured}")
     print(f"model: {Path(_WORKDIR.value) / 'model'}")
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import vcinr
-from experiments import demo, evaluate
+from configs import coin
+from experiments import demo, evaluate, train
 from tests.conftest import smooth_picture
+from vcinr.adaptation import overfit
 from vcinr.evaluation.report import load_runs
 from vcinr.signals.datasets import prepare
 
@@ -109,6 +111,39 @@ def test_the_floor_is_trained_by_flags_and_measured(datasets_dir, tmp_path):
 
     fewer = evaluate.evaluate(tmp_path, classical=False, limit=1)
     assert [(row["codec"], row["num_signals"], row["point"]) for row in fewer] == [("klt", 1, 0), ("klt", 1, 1)]
+
+
+class Killed(BaseException):
+    """What no `except Exception` holds up."""
+
+
+def test_a_codec_without_training_is_measured_and_goes_on_where_it_was(datasets_dir, tmp_path, monkeypatch):
+    config = coin.get_config("demo")
+    config.update({"architectures": ((1, 4), (1, 6)), "num_steps": 30, "seed": 5})
+    config.data.update({"test_limit": 3})
+    # There is nothing to train, so no data are asked for.
+    model = train.train(config, tmp_path, options=["--config=configs/coin.py:demo"])
+    assert [set(point) for point in model.points] == [{"name", "fingerprint"}] * 2
+    assert vcinr.load(tmp_path / "model").codec.config.seed == 5
+    assert len(model.info["starts"]) == 1
+
+    prepare("demo")
+    with monkeypatch.context() as patch:
+        write = overfit.save_tree
+
+        def kill(path, tree):
+            write(path, tree)
+            if "point_1" in str(path):
+                raise Killed
+
+        patch.setattr(overfit, "save_tree", kill)
+        with pytest.raises(Killed):
+            evaluate.evaluate(tmp_path, classical=False)
+    # All is fitted: what is there is read.
+    monkeypatch.setattr(overfit, "_compiled", None)
+    arguments = [f"--workdir={tmp_path}", f"--out={tmp_path / 'rd.json'}"]
+    assert evaluate.main(arguments) == 0
+    check_rows(json.loads((tmp_path / "rd.json").read_text()), "coin", points=2, num_signals=3)
 
 
 def check_rows(rows, codec, points, num_signals):

@@ -60,19 +60,20 @@ def encode(options: argparse.Namespace) -> None:
     _use_compilation_cache()
     model = _model(options.model)
 
-    def read() -> Iterator[tuple]:
+    def read(report: Callable) -> Iterator[tuple]:
         for source, target in pairs:
             picture = read_image(source, options.background, options.eight_bit, options.max_pixels)
             point = options.point
             with _about(source):
                 model.check_size([picture.shape[:2]], options.max_pixels)
                 if options.bpp is not None or options.psnr is not None:
-                    point = model.choose_point(picture, options.bpp, options.psnr, options.effort)
+                    wanted = (options.bpp, options.psnr, options.effort)
+                    point = model.choose_point(picture, *wanted, workdir=options.workdir, progress=report)
             yield point, math.prod(picture.shape[:2]), (source, target, picture)
 
-    with _progress("encoding", len(pairs)) as advance:
-        for point, group in _in_groups(read()):
-            _encode_group(model, point, group, options)
+    with _progress("encoding", len(pairs)) as (advance, report):
+        for point, group in _in_groups(read(report)):
+            _encode_group(model, point, group, options, report)
             advance(len(group))
 
 
@@ -99,7 +100,7 @@ def decode(options: argparse.Namespace) -> None:
                     models.extend(able)
             yield able[0], sum(map(math.prod, peek.shapes)), (source, target, data)
 
-    with _progress("decoding", len(pairs)) as advance:
+    with _progress("decoding", len(pairs)) as (advance, _):
         for model, group in _in_groups(read()):
             _decode_group(model, group, options.max_pixels)
             advance(len(group))
@@ -122,11 +123,13 @@ def models(options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from vcinr.model import built_in_names
     from vcinr.model_folder import SEARCH_VARIABLE, model_folders
 
     folders = [found for folder in options.folders for found in model_folders([folder]) or [Path(folder)]] or model_folders()
+    without = f"{', '.join(built_in_names())}: built in, need no folder; vcinr models NAME lists their points"
     if not folders:
-        raise ValueError(f"no models found: name a folder, or set {SEARCH_VARIABLE} to folders that hold models")
+        raise ValueError(f"no models found: name a folder, or set {SEARCH_VARIABLE} to folders that hold models ({without})")
     table = Table("model", "codec", "point", "name", "λ", "bpp", "PSNR / dB", "fingerprint", "MB")
     for folder in folders:
         model = vcinr.load(folder)
@@ -138,6 +141,8 @@ def models(options: argparse.Namespace) -> None:
             table.add_row(*first, str(i), str(point["name"]), *cells, point["fingerprint"], last)
     Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False).print(table)
     print("bpp and PSNR are those of the validation patches at training time, in one container.")
+    if not options.folders:
+        print(without)
 
 
 def _in_groups(items: Iterable[tuple[Hashable, int, Any]]) -> Iterator[tuple[Any, list]]:
@@ -153,11 +158,11 @@ def _in_groups(items: Iterable[tuple[Hashable, int, Any]]) -> Iterator[tuple[Any
     yield from groups.items()
 
 
-def _encode_group(model: vcinr.Model, point: int, group: list, options: argparse.Namespace) -> None:
+def _encode_group(model: vcinr.Model, point: int, group: list, options: argparse.Namespace, report: Callable) -> None:
     from vcinr.trees import write_atomically
 
     pictures = [picture for _, _, picture in group]
-    codes, grids = model.make_codes(pictures, point, options.effort)
+    codes, grids = model.make_codes(pictures, point, options.effort, workdir=options.workdir, progress=report)
     sizes = []
     for (_, target, _), code, grid in zip(group, codes, grids, strict=True):
         data = model.write_codes(point, [code], [grid])
@@ -276,23 +281,32 @@ def _model(folder: str | None) -> vcinr.Model:
         return vcinr.load(folder)
     found = model_folders()
     if len(found) != 1:
+        from vcinr.model import built_in_names
+
         names = f"at hand: {', '.join(map(str, found))}" if found else f"none is bundled, and {SEARCH_VARIABLE} names none"
-        raise ValueError(f"which model? give --model DIR ({names})")
+        raise ValueError(f"which model? give --model DIR ({names}), or one that needs no folder: {', '.join(built_in_names())}")
     return vcinr.load(found[0])
 
 
 @contextlib.contextmanager
-def _progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A function that counts so many more files done, shown with the time left where someone is looking."""
+def _progress(description: str, total: int) -> Iterator[tuple[Callable[[int], None], Callable[[str, int, int], None]]]:
+    """Two functions, shown with the time left where someone is looking: one counts so many more files done, one is told of the
+    steps of what takes long inside (what, done, in all)."""
     if not sys.stderr.isatty():
-        yield lambda count: None
+        yield lambda count: None, lambda what, done, total: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda count: bar.advance(task, count)
+        task, inner = bar.add_task(description, total=total), bar.add_task("", total=None, visible=False)
+
+        def report(what: str, done: int, total: int) -> None:
+            if done == 0:
+                bar.reset(inner, description=what)
+            bar.update(inner, description=what, completed=done, total=total, visible=done < total)
+
+        yield lambda count: bar.advance(task, count), report
 
 
 def _use_compilation_cache() -> None:
@@ -342,12 +356,13 @@ def _parser() -> argparse.ArgumentParser:
     command = add("encode", encode, "Pictures to files: IN OUT, or FILES… --out DIR.")
     command.add_argument("paths", nargs="+", metavar="FILE")
     command.add_argument("--out", metavar="DIR", help="folder for NAME" + SUFFIX + " of each FILE")
-    command.add_argument("--model", metavar="DIR", help="a trained model; default: the one at hand, if there is one only")
+    command.add_argument("--model", metavar="DIR", help="a model, or a codec that needs none, as coin; default: the one at hand")
     choice = command.add_mutually_exclusive_group()
     choice.add_argument("--point", type=int, default=0, help="operating point (see vcinr models)")
     choice.add_argument("--bpp", type=_positive(float), help="the best point within this many bits per pixel of file")
     choice.add_argument("--psnr", type=_positive(float), help="the cheapest point that reaches this many decibels")
-    command.add_argument("--effort", type=int, default=0, help="0 is the meta-learned encoder")
+    command.add_argument("--effort", type=int, default=0, help="how long to look for a better code; 0 is the quickest")
+    command.add_argument("--workdir", metavar="DIR", help="where codecs that fit for long keep what they have, to go on from")
     command.add_argument("--verify", action="store_true", help="read each file back, compare symbols, print its PSNR")
     command.add_argument("--background", metavar="COLOUR", help="composite translucent pictures over this colour, e.g. '#ffffff'")
     command.add_argument("--eight-bit", action="store_true", help="round 16-bit pictures to 8 bits")

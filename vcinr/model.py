@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,8 @@ import numpy as np
 
 from vcinr import bitstream
 from vcinr.bitstream import DEFAULT_MAX_PIXELS, BitstreamError
-from vcinr.codecs import coding, make_codec
-from vcinr.codecs.codec import Code, Codec, Params
-from vcinr.entropy.tables import Tables
+from vcinr.codecs import CODECS, coding, make_codec
+from vcinr.codecs.codec import Code, Codec, Params, Progress, grid_of
 from vcinr.model_folder import (
     ABOUT,
     FORMAT,
@@ -26,19 +26,23 @@ from vcinr.model_folder import (
     SHARED,
     ModelError,
     canonical,
+    cast_params,
+    check_precision,
     hint,
     model_folders,
     num_bytes,
+    open_params,
     point_file,
     read_about,
     sha256,
 )
 from vcinr.signals.modalities import MODALITIES
 from vcinr.signals.patches import from_values, to_signal
-from vcinr.signals.signal import Grid
+from vcinr.signals.signal import Grid, Signal
 from vcinr.trees import load_tree, save_tree, write_atomically
 
-PRECISIONS = {"float32": np.float32, "float16": np.float16}
+Folder = str | os.PathLike | None
+Report = Progress | None
 
 
 class Model:
@@ -57,28 +61,41 @@ class Model:
         info: Mapping[str, Any],
         precision: str = "float32",
     ):
-        _check_precision(precision)
+        check_precision(precision)
         self.codec = codec
         self.params = params
         self.points = [dict(point) for point in points]
         self.info = dict(info)
         self.precision = precision
         self.num_bytes = 0
-        self.fingerprints = {bytes.fromhex(point["fingerprint"]): i for i, point in enumerate(self.points)}
+        self.fingerprints: dict[bytes, int] = {}
+        for i, point in enumerate(self.points):
+            # Points that decode alike, as all of a codec whose files need no model, share a fingerprint.
+            self.fingerprints.setdefault(bytes.fromhex(point["fingerprint"]), i)
         self._modality = MODALITIES[codec.modality]
 
-    def encode(self, array: np.ndarray, point: int = 0, effort: int = 0) -> bytes:
-        """The file of one signal, e.g. uint8 [h, w, 3]. ValueError for an array that the modality cannot hold."""
-        return self.encode_batch([array], point, effort)[0]
+    def encode(
+        self, array: np.ndarray, point: int = 0, effort: int = 0, *, workdir: Folder = None, progress: Report = None
+    ) -> bytes:
+        """The file of one signal, e.g. uint8 [h, w, 3]. ValueError for an array that the modality cannot hold.
 
-    def encode_batch(self, arrays: Sequence[np.ndarray], point: int = 0, effort: int = 0) -> list[bytes]:
+        workdir: where a codec that optimises for long keeps what it has reached, and goes on from.
+        progress: called with what is being done, steps done and steps in all, by a codec that takes long.
+        """
+        return self.encode_batch([array], point, effort, workdir=workdir, progress=progress)[0]
+
+    def encode_batch(
+        self, arrays: Sequence[np.ndarray], point: int = 0, effort: int = 0, *, workdir: Folder = None, progress: Report = None
+    ) -> list[bytes]:
         """One file a signal. A symbol on the edge of rounding may fall otherwise than in a batch of another size."""
-        codes, grids = self.make_codes(arrays, point, effort)
+        codes, grids = self.make_codes(arrays, point, effort, workdir=workdir, progress=progress)
         return [self.write_codes(point, [code], [grid]) for code, grid in zip(codes, grids, strict=True)]
 
-    def encode_together(self, arrays: Sequence[np.ndarray], point: int = 0, effort: int = 0) -> bytes:
+    def encode_together(
+        self, arrays: Sequence[np.ndarray], point: int = 0, effort: int = 0, *, workdir: Folder = None, progress: Report = None
+    ) -> bytes:
         """One container for all signals, which share its header and its stream."""
-        return self.write_codes(point, *self.make_codes(arrays, point, effort))
+        return self.write_codes(point, *self.make_codes(arrays, point, effort, workdir=workdir, progress=progress))
 
     def decode(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
         """The signal of a file. BitstreamError for anything but a whole file of one signal made with this model."""
@@ -124,12 +141,17 @@ class Model:
         codes = [code for _, part, _ in read for code in part]
         return self.write_codes(points.pop(), codes, [grid for _, _, part in read for grid in part])
 
-    def make_codes(self, arrays: Sequence[np.ndarray], point: int, effort: int = 0) -> tuple[list[Code], list[Grid]]:
+    def make_codes(
+        self, arrays: Sequence[np.ndarray], point: int, effort: int = 0, *, workdir: Folder = None, progress: Report = None
+    ) -> tuple[list[Code], list[Grid]]:
         """The symbols that `write_codes` writes, and the grid, of each signal. ValueError as for `encode`."""
         if not 0 <= point < len(self.points):
             raise ValueError(f"point {point} does not exist: this model has points 0 to {len(self.points) - 1}")
-        signals = [to_signal(self._modality.normalise(np.asarray(array)), tuple(self.codec.patch)) for array in arrays]
-        codes = self.codec.encode(self.params, signals, point, effort=effort) if signals else []
+        signals = [self._signal(array) for array in arrays]
+        where = None if workdir is None else os.fspath(workdir)
+        codes = []
+        if signals:
+            codes = self.codec.encode(self.params, signals, point, effort=effort, workdir=where, progress=progress)
         return codes, [signal.grid for signal in signals]
 
     def write_codes(self, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> bytes:
@@ -151,7 +173,7 @@ class Model:
             )
         frame = bitstream.read(data, self.codec.meta_types, max_pixels)
         self.check_size(frame.shapes, max_pixels)
-        grids = [Grid(shape, tuple(self.codec.patch)) for shape in frame.shapes]
+        grids = [grid_of(self.codec, shape) for shape in frame.shapes]
         codes = coding.decode_payload(self.codec, self.params, point, grids, frame.metas, frame.payload)
         bitstream.check(frame, coding.ordered_streams(self.codec, codes))
         return point, codes, grids
@@ -162,12 +184,14 @@ class Model:
         Whole patches are counted, for that is what decoding costs: a strip of 1 × 10⁶ is 32 times as much in patches of 32 × 32.
         A few patches are within any limit.
         """
-        patch = tuple(self.codec.patch)
-        if any(len(shape) != len(patch) for shape in shapes):
-            raise BitstreamError(f"shape {shapes[0]} does not fit this model's signals, which have {len(patch)} dimensions")
-        samples = sum(Grid(tuple(shape), patch).num_patches for shape in shapes) * math.prod(patch)
+        rank, patch = self._modality.coord_dim, tuple(self.codec.patch)
+        if any(len(shape) != rank for shape in shapes):
+            raise BitstreamError(f"shape {shapes[0]} does not fit this model's signals, which have {rank} dimensions")
+        grids = [grid_of(self.codec, shape) for shape in shapes]
+        samples = sum(grid.num_patches * math.prod(grid.patch) for grid in grids)
         if samples > max(max_pixels, 4 * math.prod(patch)):
-            raise BitstreamError(f"its patches of {'×'.join(map(str, patch))} hold {samples} samples; the limit is {max_pixels}")
+            what = f"its patches of {'×'.join(map(str, patch))} hold" if patch else "it holds"
+            raise BitstreamError(f"{what} {samples} samples; the limit is {max_pixels}")
 
     def payload_bytes(self, data: bytes) -> int:
         """Bytes of a file's coded symbols alone."""
@@ -183,23 +207,39 @@ class Model:
         if not hasattr(self.codec, "modelled_bits"):
             return None
         read = [self.read_codes(data, 2**63) for data in files]
-        return [sum(self.codec.modelled_bits(self.params, point, codes)) for point, codes, _ in read]
+        bits = [self.codec.modelled_bits(self.params, point, codes) for point, codes, _ in read]
+        return None if None in bits else [sum(each) for each in bits]
 
-    def choose_point(self, array: np.ndarray, bpp: float | None = None, psnr_db: float | None = None, effort: int = 0) -> int:
+    def choose_point(
+        self,
+        array: np.ndarray,
+        bpp: float | None = None,
+        psnr_db: float | None = None,
+        effort: int = 0,
+        *,
+        workdir: Folder = None,
+        progress: Report = None,
+    ) -> int:
         """The operating point for one signal: the best within ``bpp``, or the cheapest that reaches ``psnr_db``.
 
-        Every point is tried on the signal itself; rates are those of whole files. ValueError where none fits, naming the
-        nearest.
+        Rates are those of whole files. Every point is tried on the signal itself; but a codec with a search of its own (its
+        ``choose_point``), whose points are in order of size, chooses by that within ``bpp``, and for ``psnr_db`` tries them only
+        until one reaches it. ValueError where none fits, naming the nearest.
         """
         if (bpp is None) == (psnr_db is None):
             raise ValueError("choose by bpp or by psnr_db, one of the two")
+        searches = hasattr(self.codec, "choose_point")
+        if searches and bpp is not None:
+            return self.codec.choose_point(self.params, self._signal(array), bpp, progress)
         tried = []
         for point in range(len(self.points)):
-            data = self.encode(array, point, effort)
+            data = self.encode(array, point, effort, workdir=workdir, progress=progress)
             decoded = self.decode(data, max_pixels=2**63)
             error = np.mean(np.square(decoded.astype(np.float64) - np.asarray(array)))
             quality = 10.0 * math.log10(self._modality.peak**2 / error) if error > 0 else math.inf
             tried.append((8.0 * len(data) / math.prod(decoded.shape[:-1]), quality, point))
+            if searches and quality >= psnr_db:
+                return point
         if bpp is not None:
             fitting = [row for row in tried if row[0] <= bpp]
             if not fitting:
@@ -231,7 +271,7 @@ class Model:
         trees = {SHARED: {name: value for name, value in self.params.items() if name != "points"}}
         trees |= {point_file(i): self.params["points"][str(i)] for i in range(len(self.points))}
         for name, tree in trees.items():
-            save_tree(folder / name, _cast(tree, self.precision))
+            save_tree(folder / name, cast_params(tree, self.precision))
         about["files"] = {name: sha256((folder / name).read_bytes()) for name in trees}
         about["sha256"] = sha256(canonical(about))
         # Last, so that a save that is cut short leaves a folder whose checksums don't match, never a mixture that loads.
@@ -240,6 +280,10 @@ class Model:
             if path.name not in trees and re.fullmatch(r"point_\d+", path.stem):
                 path.unlink()
         self.num_bytes = num_bytes(folder, trees)
+
+    def _signal(self, array: Any) -> Signal:
+        values = self._modality.normalise(np.asarray(array))
+        return to_signal(values, grid_of(self.codec, values.shape[:-1]).patch)
 
     def _synthesise(self, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Values of signals, float32 [*shape, c]; all of one point in joint batches."""
@@ -259,29 +303,34 @@ def make_model(
 ) -> Model:
     """A model from what training made: parameters rounded to the stored precision, then fingerprinted.
 
-    points: more to say of each operating point, e.g. its λ or its rate and quality on a validation split.
+    points: more to say of each operating point, e.g. its λ or its rate and quality on a validation split. Its ``name`` is what
+        the codec calls it (``point_name``, where it has one), or else its number.
     precision: "float32" or "float16". ValueError for parameters that are not finite in it.
     """
-    _check_precision(precision)
+    check_precision(precision)
     count = codec.num_points(params)
     if points and len(points) != count:
         raise ValueError(f"points describes {len(points)} operating points, the parameters hold {count}")
-    params = open_params(_cast(jax.device_get(params), precision))
+    params = open_params(cast_params(jax.device_get(params), precision))
+    name = getattr(codec, "point_name", str)
     described = [
-        {"name": str(i), **(points[i] if points else {}), "fingerprint": coding.fingerprint(codec, params, i).hex()}
+        {"name": name(i), **(points[i] if points else {}), "fingerprint": coding.fingerprint(codec, params, i).hex()}
         for i in range(count)
     ]
     return Model(codec, params, described, info, precision)
 
 
 def load(model: str | os.PathLike) -> Model:
-    """The model in a folder that `Model.save` wrote, or of the name of one that is at hand (see `model_folders`).
+    """The model in a folder that `Model.save` wrote, or of the name of one that is at hand (see `model_folders`), or of a codec
+    that needs none (see `built_in`).
 
     ModelError where there is none, or it is damaged: every byte is covered by a checksum, and fingerprints are computed again.
     """
     folder = Path(model)
     if not (folder / ABOUT).is_file():
         named = [place for place in model_folders() if place.name == os.fspath(model)]
+        if not named and os.fspath(model) in built_in_names():
+            return next(built_in(os.fspath(model)))
         if not named:
             raise ModelError(f"no model in {folder}: it has no {ABOUT}{hint(folder)}")
         folder = named[0]
@@ -313,8 +362,24 @@ def load(model: str | os.PathLike) -> Model:
     return loaded
 
 
+def built_in_names() -> list[str]:
+    """Names of the codecs whose files decode by themselves."""
+    return [name for name, (codec, _) in CODECS.items() if not codec.needs_model]
+
+
+def built_in(name: str) -> Iterator[Model]:
+    """The models, with its default config, of a codec that needs none: that of pictures, then one of each other modality."""
+    first = make_codec(name, {})
+    others = [modality for modality in MODALITIES if modality != first.modality]
+    for codec in (first, *(make_codec(name, {"modality": modality}) for modality in others)):
+        yield make_model(codec, codec.init(jax.random.key(0)), {"about": "built in: its files need no model"})
+
+
 def find_by_fingerprint(fingerprint: bytes) -> Model:
-    """The model at hand that decodes files of this fingerprint. ModelError where there is none."""
+    """The model that decodes files of this fingerprint: built in, or at hand. ModelError where there is none."""
+    for model in itertools.chain.from_iterable(map(built_in, built_in_names())):
+        if fingerprint in model.fingerprints:
+            return model
     folders, unreadable = model_folders(), []
     for folder in folders:
         try:
@@ -329,36 +394,3 @@ def find_by_fingerprint(fingerprint: bytes) -> Model:
         f"no model at hand has the fingerprint {fingerprint.hex()} (at hand: {at_hand}): give --model DIR, or set "
         f"{SEARCH_VARIABLE} to where it is" + "".join(f"; {text}" for text in unreadable)
     )
-
-
-def open_params(params: Params) -> Params:
-    """Parameters ready for use: floats as float32, integer tables as `Tables` (which keep the range coder's models)."""
-    params = jax.tree.map(lambda a: a.astype(np.float32) if np.issubdtype(a.dtype, np.floating) else a, params)
-    points = {
-        name: {**point, "tables": Tables.from_arrays(point["tables"])} if "tables" in point else point
-        for name, point in params["points"].items()
-    }
-    return {**params, "points": points}
-
-
-def _check_precision(precision: Any) -> None:
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; valid are {', '.join(PRECISIONS)}")
-
-
-def _cast(tree: Any, precision: str, path: str = "") -> Any:
-    """The tree with its floats in the stored precision and its tables as plain arrays."""
-    if isinstance(tree, Tables):
-        return tree.to_arrays()
-    if isinstance(tree, Mapping):
-        return {key: _cast(value, precision, f"{path}/{key}") for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_cast(value, precision, f"{path}/{i}") for i, value in enumerate(tree)]
-    array = np.asarray(tree)
-    if not np.issubdtype(array.dtype, np.floating):
-        return array
-    with np.errstate(over="ignore"):
-        array = array.astype(PRECISIONS[precision])
-    if not np.isfinite(array).all():
-        raise ValueError(f"parameter {path[1:]} is not finite in {precision}: training has diverged, or it needs float32")
-    return array

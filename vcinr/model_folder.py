@@ -1,4 +1,4 @@
-"""A model's folder: where models are found, and ``model.json`` with a checksum of every file."""
+"""A model's folder: where models are found, ``model.json`` with a checksum of every file, arrays as they are stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
+from vcinr.codecs.codec import Params
+from vcinr.entropy.tables import Tables
+
 FORMAT = 1
+PRECISIONS = {"float32": np.float32, "float16": np.float16}
 ABOUT = "model.json"
 SHARED = "shared.safetensors"
 BUNDLED = Path(__file__).parent / "models"
@@ -77,3 +84,37 @@ def sha256(data: bytes) -> str:
 def num_bytes(folder: Path, names: Mapping[str, Any]) -> int:
     """Bytes of a model's files."""
     return sum((folder / name).stat().st_size for name in (ABOUT, *names))
+
+
+def open_params(params: Params) -> Params:
+    """Parameters ready for use: floats as float32, integer tables as `Tables` (which keep the range coder's models)."""
+    params = jax.tree.map(lambda a: a.astype(np.float32) if np.issubdtype(a.dtype, np.floating) else a, params)
+    points = {
+        name: {**point, "tables": Tables.from_arrays(point["tables"])} if "tables" in point else point
+        for name, point in params["points"].items()
+    }
+    return {**params, "points": points}
+
+
+def check_precision(precision: Any) -> None:
+    """ValueError for anything but a key of `PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; valid are {', '.join(PRECISIONS)}")
+
+
+def cast_params(tree: Any, precision: str, path: str = "") -> Any:
+    """The tree with its floats in the stored precision and its tables as plain arrays."""
+    if isinstance(tree, Tables):
+        return tree.to_arrays()
+    if isinstance(tree, Mapping):
+        return {key: cast_params(value, precision, f"{path}/{key}") for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [cast_params(value, precision, f"{path}/{i}") for i, value in enumerate(tree)]
+    array = np.asarray(tree)
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    with np.errstate(over="ignore"):
+        array = array.astype(PRECISIONS[precision])
+    if not np.isfinite(array).all():
+        raise ValueError(f"parameter {path[1:]} is not finite in {precision}: training has diverged, or it needs float32")
+    return array

@@ -16,8 +16,13 @@ class DeflatingModel:
         self.codec = types.SimpleNamespace(name="deflate")
         self.points = [{"name": f"drop{k}", "fingerprint": f"{k:08x}", "lambda": 2.0**-k} for k in range(num_points)]
         self.num_bytes = 1234
+        self.workdirs = []
 
-    def encode_batch(self, arrays, point=0, effort=0):
+    def encode_batch(self, arrays, point=0, effort=0, *, workdir=None, progress=None):
+        self.workdirs.append(workdir)
+        if progress is not None:
+            progress("deflating", 0, len(arrays))
+            progress("deflating", len(arrays), len(arrays))
         return [HEADER.pack(*array.shape[:2], point) + zlib.compress((array >> point).tobytes()) for array in arrays]
 
     def join(self, files, max_pixels=None):

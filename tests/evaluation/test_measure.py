@@ -38,7 +38,15 @@ def test_all_points_in_order_with_progress():
     assert rows[2]["num_lossless"] == 0
     assert rows[0]["bpp_file"] > rows[1]["bpp_file"] > rows[2]["bpp_file"]
     assert rows[0]["psnr_db"] > rows[1]["psnr_db"] > rows[2]["psnr_db"]
-    assert [call[1:] for call in calls] == [(step, 12) for step in range(1, 13)]
+    assert [call[1:] for call in calls] == [(100 * k + step, 300) for k in range(3) for step in (0, 97, 97, 98, 99, 100)]
+    assert [call[0] for call in calls[6:]][:3] == ["point 1: deflating", "point 1: deflating", "point 1: files written"]
+
+
+def test_each_point_is_encoded_in_a_folder_of_its_own(tmp_path):
+    model = DeflatingModel()
+    measure(model, pictures(1), "tiny", "test", points=[2, 0], workdir=tmp_path)
+    measure(model, pictures(1), "tiny", "test", points=[1])
+    assert model.workdirs == [tmp_path / "point_2", tmp_path / "point_0", None]
 
 
 def test_a_container_that_decodes_to_something_else_is_refused():

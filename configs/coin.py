@@ -1,0 +1,54 @@
+"""COIN (Dupont et al. 2021): `--config=configs/coin.py:NAME`, NAME one of demo, cifar10, cifar10_small, kodak.
+
+There is nothing to train: `experiments.train` writes the model's folder at once, and `experiments.evaluate` fits every picture.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import choose, make_config
+
+PAPER = {"num_steps": 50_000, "optimiser": {"lr": 2e-4, "schedule": "constant"}}
+"""Section 4 of the paper."""
+
+
+def demo() -> ConfigDict:
+    """The tiles of `configs/vc_inr.py:demo`, for two CPU cores.
+
+    Commands: `python -m experiments.train --config=configs/coin.py:demo --workdir=runs/coin_demo`, then
+    `python -m experiments.evaluate --workdir=runs/coin_demo --out=runs/coin_demo/rd.json`. Results: docs/results.md.
+    """
+    return make_config(
+        "coin",
+        {"name": "demo", "test_tiles": 32, "test_limit": 64},
+        {"architectures": ((2, 6), (2, 10), (2, 14)), "num_steps": 1500, "optimiser": {"lr": 5e-3}},
+    )
+
+
+def cifar10() -> ConfigDict:
+    """The test pictures of CIFAR-10, 0.8 to 8 bpp, as long as the paper fits. For an accelerator."""
+    return make_config("coin", {"name": "cifar10"}, PAPER | {"architectures": CIFAR10, "batch_samples": 2**20})
+
+
+def cifar10_small() -> ConfigDict:
+    """CIFAR-10 pictures of `$VCINR_DATA`, sized for two CPU cores."""
+    return make_config("coin", {"name": "cifar10_small"}, {"architectures": CIFAR10})
+
+
+CIFAR10 = ((1, 8), (2, 6), (2, 10), (2, 14), (3, 14))
+
+
+def kodak() -> ConfigDict:
+    """The paper's five architectures on Kodak, 0.07, 0.15, 0.3, 0.6 and 1.2 bpp (section 4), as long as the paper fits.
+
+    On a GPU: a step of one picture takes a second and more on two CPU cores.
+    """
+    architectures = ((5, 20), (5, 30), (10, 28), (10, 40), (13, 49))
+    return make_config("coin", {"name": "kodak"}, PAPER | {"architectures": architectures, "chunk": 0})
+
+
+VARIANTS = {"demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak}
+
+
+def get_config(name: str = "demo") -> ConfigDict:
+    """The config of a variant, see its docstring."""
+    return choose(VARIANTS, name)

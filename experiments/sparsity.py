@@ -1,0 +1,283 @@
+"""Do learned gates spend a file's numbers better? On faces, at equal coded entries and equal optimiser steps.
+
+    python -m experiments.prepare faces
+    python -m experiments.sparsity --part=unstructured --workdir=DIR        MSCN against MetaSparseINR, on updates of all weights
+    python -m experiments.sparsity --part=structured --workdir=DIR          MSCN against Functa, on shifts
+
+Every method of a part trains for equal steps of equal batches (Schwarz and Teh 2022, sections 5.1 and 5.2, at a size for
+CPUs), then adapts to every test face; PSNR is of the whole face, before quantisation, under the fixed pattern. A finished run
+lies as one JSON file in DIR/PART and is not done again. Ends with a table, and with docs/results/studies/sparsity_PART.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vcinr.codecs.batching import map_batches
+from vcinr.codecs.codec import Stage, TrainingConfig
+from vcinr.codecs.functa import Functa, FunctaConfig
+from vcinr.codecs.gating import GateConfig
+from vcinr.codecs.latent_codec import LatentCodec
+from vcinr.codecs.meta_learning import AdaptationConfig
+from vcinr.codecs.meta_sparse_inr import MetaSparseINR, MetaSparseINRConfig
+from vcinr.codecs.mscn import MSCNConfig, MSCNStructured, MSCNUnstructured, StructuredConfig
+from vcinr.evaluation.metrics import psnr_db
+from vcinr.evaluation.studies import save_study, study_table
+from vcinr.fields.field import FieldConfig
+from vcinr.signals.datasets import DatasetMissing, load_split
+from vcinr.signals.sources import PatchSource
+from vcinr.training.run import train
+from vcinr.trees import write_atomically
+
+PATCH = (64, 64)
+COORDINATES = 512
+BATCH = 4
+LR = 1e-3
+WEIGHTS = FieldConfig(modulation="weight_update", num_layers=4, width=64)
+SHIFTS = FieldConfig(modulation="shifts", num_layers=8, width=64)
+GATES = GateConfig(start_open=0.5, start_lambda=0.01, gate_lr=0.05, lambda_lr=0.02)
+ROUNDS = 5
+
+
+def inner(num_steps: int, step_sizes: str) -> AdaptationConfig:
+    """The inner loop; fixed step sizes start lower, for a step of 1/λ_max that nothing corrects is too long as θ moves."""
+    initial = 1.0 if step_sizes == "learned" else 0.3
+    return AdaptationConfig(num_steps, step_sizes=step_sizes, initial_step=initial, learn_start=False, subset=COORDINATES)
+
+
+def steps_of(num_steps: int, final: float = 0.02) -> TrainingConfig:
+    """A training of that many outer steps. Pruning and closing gates raise the error, so no collapse is watched for."""
+    warmup, decay = min(20, num_steps // 5), 0.99
+    settings = {"warmup_steps": warmup, "average_decay": decay, "final_lr_fraction": final, "checkpoint_every": 0}
+    return TrainingConfig(num_steps, BATCH, lr=LR, collapse_db=0.0, **settings)
+
+
+def meta_sparse_inr(entries: int, steps: int, step_sizes: str) -> LatentCodec:
+    """Two fifths of the steps dense, the others in rounds of pruning and retraining."""
+    round_steps = 3 * steps // 5 // ROUNDS
+    return MetaSparseINR(
+        MetaSparseINRConfig(
+            patch=PATCH,
+            field=WEIGHTS,
+            adaptation=inner(2, step_sizes),
+            target=entries / WEIGHTS.latent_size(),
+            rounds=ROUNDS,
+            meta=steps_of(steps - ROUNDS * round_steps, 0.3),
+            retrain=steps_of(round_steps, 0.1),
+        )
+    )
+
+
+def mscn_unstructured(entries: int, steps: int, step_sizes: str) -> LatentCodec:
+    """Half the steps with random gates, half with the pattern that they leave."""
+    gates = dataclasses.replace(GATES, target=entries / WEIGHTS.latent_size())
+    halves = {"sparsify": steps_of(steps // 2, 0.3), "meta": steps_of(steps - steps // 2)}
+    return MSCNUnstructured(MSCNConfig(patch=PATCH, field=WEIGHTS, adaptation=inner(2, step_sizes), gates=gates, **halves))
+
+
+def mscn_structured(entries: int, steps: int, step_sizes: str) -> LatentCodec:
+    """As `mscn_unstructured`, on shifts."""
+    gates = dataclasses.replace(GATES, apply="modulation", target=entries / SHIFTS.latent_size())
+    halves = {"sparsify": steps_of(steps // 2, 0.3), "meta": steps_of(steps - steps // 2)}
+    return MSCNStructured(StructuredConfig(patch=PATCH, field=SHIFTS, adaptation=inner(3, step_sizes), gates=gates, **halves))
+
+
+def functa(entries: int, steps: int, step_sizes: str) -> LatentCodec:
+    """A latent of as many numbers, from which all shifts are made."""
+    field = dataclasses.replace(SHIFTS, modulation="latent_shifts", latent_dim=entries)
+    return Functa(FunctaConfig(patch=PATCH, field=field, adaptation=inner(3, step_sizes), meta=steps_of(steps)))
+
+
+Method = tuple[Callable[[int, int, str], LatentCodec], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """title, sizes: entries that a file pays for.  methods: name → (codec of entries and steps, step sizes); the first is what
+    the others are compared with."""
+
+    title: str
+    sizes: tuple[int, ...]
+    methods: dict[str, Method]
+
+
+PARTS = {
+    "unstructured": Part(
+        "Sparse updates of all weights: MSCN against MetaSparseINR",
+        (512, 1024, 2048, 4096),
+        {
+            "MetaSparseINR": (meta_sparse_inr, "fixed"),
+            "MetaSparseINR, Meta-SGD": (meta_sparse_inr, "learned"),
+            "MSCN, fixed steps": (mscn_unstructured, "fixed"),
+            "MSCN, Meta-SGD": (mscn_unstructured, "learned"),
+        },
+    ),
+    "structured": Part(
+        "Sparse shifts: MSCN against Functa",
+        (32, 64, 128, 256),
+        {"Functa": (functa, "learned"), "MSCN": (mscn_structured, "learned")},
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldOnly:
+    """What `vcinr.training` asks of a codec, without the stages of its compression."""
+
+    codec: LatentCodec
+
+    @property
+    def name(self) -> str:
+        return self.codec.name
+
+    @property
+    def config(self) -> Any:
+        return self.codec.config
+
+    @property
+    def modality(self) -> str:
+        return self.codec.modality
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        return self.codec.patch
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        return self.codec.init(key)
+
+    def stages(self) -> tuple[Stage, ...]:
+        return self.codec.field_stages()
+
+
+def squared_error(codec: LatentCodec, params: Any, values: jax.Array) -> jax.Array:
+    """MSE of the field that adapts to one face, at all coordinates."""
+    return codec.distortion(params, codec.adapt(params, values), values)
+
+
+def run(codec: LatentCodec, seed: int, faces: PatchSource, test: np.ndarray, workdir: Path) -> dict[str, Any]:
+    """Trains one codec and measures it: entries coded, PSNR of every test face in decibels, seconds.
+
+    test: faces float32 [m, n, 3] in [0, 1].
+    """
+    started = time.time()
+    params = train(FieldOnly(codec), faces, seed=seed, workdir=workdir)
+    trained = {**codec.encoder_params(params), **codec.decoder_params(params)}
+    error = map_batches(squared_error, codec, trained, (test,), codec.config.encode_batch)
+    return {"coded": codec.num_coded(params), "psnr_db": psnr_db(error).tolist(), "seconds": round(time.time() - started, 1)}
+
+
+def finished(path: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``make`` found, from the file where it is there. ValueError where that was found with other settings."""
+    if path.exists():
+        row = json.loads(path.read_text())
+        if row["settings"] != settings:
+            raise ValueError(f"{path} was made with other settings: give this study a workdir of its own")
+        return row
+    row = {"settings": settings, **make()}
+    write_atomically(path, (json.dumps(row) + "\n").encode())
+    return row
+
+
+def summary(part: Part, sizes: Sequence[int], means: dict[tuple[str, int], np.ndarray]) -> tuple[list[str], list[list[Any]]]:
+    """(columns, rows) of the table: mean PSNR ± standard deviation over seeds, and paired differences ± their standard error.
+
+    means: (method, size) → mean PSNR over the test faces of each seed, dB.
+    """
+    first, *others = [method for method in part.methods if (method, sizes[0]) in means]
+    columns = ["coded entries", first, *(name for method in others for name in (method, f"Δ to {first}"))]
+
+    def spread(values: np.ndarray) -> float:
+        return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+    rows = []
+    for size in sizes:
+        base = means[first, size]
+        row = [size, f"{base.mean():.2f} ± {spread(base):.2f}"]
+        for method in others:
+            values = means[method, size]
+            gain = values - base
+            row += [
+                f"{values.mean():.2f} ± {spread(values):.2f}",
+                f"{gain.mean():+.2f} ± {spread(gain) / len(gain) ** 0.5:.2f}",
+            ]
+        rows.append(row)
+    return columns, rows
+
+
+def study(options: argparse.Namespace) -> str:
+    """Does all runs that are missing, writes the study and returns its table."""
+    part = PARTS[options.part]
+    workdir = Path(options.workdir) / options.part
+    workdir.mkdir(parents=True, exist_ok=True)
+    # Runs differ in seeds, masks and sizes more than in programs: those of one are those of many.
+    jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+    faces = PatchSource(load_split("faces", "train"), PATCH)
+    held_out = np.stack(list(load_split("faces", "test")))[: options.limit or None]
+    test = held_out.reshape(len(held_out), -1, 3).astype(np.float32) / 255.0
+    sizes = options.sizes or part.sizes
+    means: dict[tuple[str, int], np.ndarray] = {}
+    seconds, coded = 0.0, {}
+    settings = {"steps": options.steps, "faces": len(test), "batch": BATCH, "coordinates": COORDINATES, "lr": LR}
+    # Seed by seed, so that a study that was cut short has whole tables of fewer seeds.
+    runs = [(seed, size, method) for seed in range(options.seeds) for size in sizes for method in part.methods]
+    for number, (seed, size, method) in enumerate(runs, start=1):
+        make, step_sizes = part.methods[method]
+        codec = make(size, options.steps, step_sizes)
+        name = f"{method.lower().replace(', ', '_').replace(' ', '_')}_{size}_seed{seed}"
+        row = finished(workdir / f"{name}.json", settings, partial(run, codec, seed, faces, test, workdir / "training" / name))
+        mean = float(np.mean(row["psnr_db"]))
+        print(f"{number}/{len(runs)} {name}: {row['coded']} coded, {mean:.2f} dB, {row['seconds']:.0f} s", flush=True)
+        means[method, size] = np.append(means.get((method, size), []), mean)
+        seconds += row["seconds"]
+        coded[method, size] = row["coded"]
+    columns, rows = summary(part, sizes, means)
+    fewer = sorted({f"{method} {found} of {size}" for (method, size), found in coded.items() if found != size})
+    found = save_study(
+        options.record or f"docs/results/studies/sparsity_{options.part}.json",
+        title=part.title,
+        about=(
+            f"PSNR in dB, mean over {len(test)} held-out faces at 64×64, before quantisation; mean ± standard deviation over "
+            f"{options.seeds} seeds; Δ: mean of the paired differences ± its standard error. Every method trained for "
+            f"{options.steps} steps of {BATCH} faces, {COORDINATES} random coordinates each."
+        ),
+        columns=columns,
+        rows=rows,
+        command=f"python -m experiments.sparsity --part={options.part} --workdir=DIR --steps={options.steps}",
+        duration_s=seconds,
+        notes=f"Entries coded where they are not those of the row: {'; '.join(fewer)}." if fewer else "",
+    )
+    return study_table(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a part and prints its table; the exit status is 1 where the faces are missing or the workdir is another study's."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.sparsity", description="Sparse fields at equal coded entries.")
+    parser.add_argument("--part", required=True, choices=sorted(PARTS), help="which comparison")
+    parser.add_argument("--workdir", required=True, help="where runs go, and are found again")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, … (%(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, help="outer steps of every method (%(default)s)")
+    parser.add_argument("--sizes", type=int, nargs="+", help="coded entries (the part's own)")
+    parser.add_argument("--limit", type=int, default=0, help="test faces, 0 for all 200 (%(default)s)")
+    parser.add_argument("--record", default="", help="the JSON file to write (docs/results/studies/sparsity_PART.json)")
+    options = parser.parse_args(arguments)
+    try:
+        print(study(options))
+    except (DatasetMissing, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

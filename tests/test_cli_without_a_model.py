@@ -1,0 +1,86 @@
+"""The command line with codecs whose files need no model: both ways, in processes that have none."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vcinr
+from tests.conftest import smooth_picture
+from tests.tiny import psnr
+from vcinr import cli
+from vcinr.codecs.coin import Coin, CoinConfig
+from vcinr.model import make_model
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("VCINR_CACHE", "")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_picture_goes_out_and_comes_back_by_rate_alone(tmp_path):
+    picture = smooth_picture(16, 24)
+    Image.fromarray(picture).save("in.png")
+    environment = {name: value for name, value in os.environ.items() if name != "VCINR_MODELS"}
+    # Only the smallest network fits, so that nothing is searched.
+    for words in (["encode", "in.png", "file", "--model", "coin", "--bpp", "4.0"], ["decode", "file", "out.png"]):
+        command = [sys.executable, "-m", "vcinr.cli", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert (done.returncode, done.stderr) == (0, "")
+    # 8 bytes of magic, version, fingerprint and flags; two varints each of shape and meta, one of ω₀; weights; the checksum.
+    assert 8 + 2 + 3 + 2 * 81 + 4 - 2 <= (tmp_path / "file").stat().st_size <= 4.0 * 16 * 24 / 8
+    decoded = np.asarray(Image.open("out.png"))
+    assert decoded.shape == picture.shape
+    assert psnr(picture, decoded) > 28
+
+
+def test_a_long_encoding_keeps_what_it_has_and_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
+    codec = Coin(CoinConfig(architectures=((1, 4),), num_steps=20))
+    make_model(codec, codec.init(), {}).save("small")
+    for name in "ab":
+        Image.fromarray(smooth_picture(6, 8, seed=ord(name))).save(f"{name}.png")
+    told = []
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("rich.progress.Progress.update", lambda self, task, **fields: told.append(fields))
+    words = ["encode", "a.png", "b.png", "--out", "files", "--model", "small", "--workdir", "kept", "--effort", "1"]
+    assert cli.main(words) == 0
+    assert [(fields["description"], fields["completed"], fields["total"]) for fields in told] == [
+        ("fitting", 0, 40),
+        ("fitting", 40, 40),
+    ]
+    (kept,) = (tmp_path / "kept").iterdir()
+    first = {path.name: path.read_bytes() for path in (tmp_path / "files").iterdir()}
+    assert cli.main(words) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "files").iterdir()} == first
+    kept.write_bytes(kept.read_bytes()[:-1])
+    capsys.readouterr()
+    assert cli.main(words) == 1
+    assert re.search(r"vcinr: kept/1x4_40_6x8_\w+\.safetensors is damaged", capsys.readouterr().err)
+
+
+def test_models_names_what_needs_no_folder_and_lists_its_points(klt_model_dir, monkeypatch, capsys):
+    assert cli.main(["models"]) == 1
+    assert "no models found" in (line := capsys.readouterr().err) and "coin" in line
+    monkeypatch.setenv("VCINR_MODELS", str(klt_model_dir))
+    assert cli.main(["models"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("coin") and "built in" in last
+    assert cli.main(["models", "coin"]) == 0
+    out = capsys.readouterr().out
+    fingerprint = vcinr.load("coin").points[0]["fingerprint"]
+    rows = [line for line in out.splitlines() if fingerprint in line]
+    assert len(rows) == len(CoinConfig().points)
+    assert "2x6" in rows[0] and "13x128" in rows[-1]
+
+
+def test_a_rate_that_nothing_fits_is_one_line(capsys):
+    Image.fromarray(smooth_picture(16, 24)).save("in.png")
+    assert cli.main(["encode", "in.png", "file", "--model", "coin", "--bpp", "1.0"]) == 1
+    assert capsys.readouterr().err.startswith("vcinr: in.png: no operating point fits 1 bpp; the cheapest takes 3.9")
+    assert cli.main(["encode", "in.png", "file", "--model", "coin", "--effort", "-1"]) == 1
+    assert "effort lies in 0..16" in capsys.readouterr().err

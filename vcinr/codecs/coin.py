@@ -1,0 +1,301 @@
+"""COIN: one SIREN a signal, fitted from scratch, its weights in half precision (Dupont et al. 2021, "COIN: COmpression with
+Implicit Neural representations").
+
+Encoding: w ← SIREN's random start; Adam on the mean squared error; the weights of the lowest loss, as float16, are the file.
+Decoding: evaluate the SIREN at all coordinates. Nothing is trained beforehand, and a file needs no model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vcinr import bitstream
+from vcinr.adaptation.objective import chunked_mean_squared_error
+from vcinr.adaptation.overfit import OptimiserSpec, overfit
+from vcinr.bitstream import BitstreamError
+from vcinr.codecs.codec import Code, Params, Progress, Stage
+from vcinr.codecs.whole_signals import SignalBatch, batch_progress, batches_of_equal_shape, evaluate_everywhere
+from vcinr.entropy.range_coder import Uniform
+from vcinr.fields import siren
+from vcinr.fields.field import FieldConfig, evaluate
+from vcinr.signals.modalities import MODALITIES
+from vcinr.signals.signal import Grid, Signal
+
+BITS = 16
+"""Of a weight in the file."""
+MAX_DEPTH, MAX_WIDTH, MAX_OMEGA_0, MAX_WEIGHTS = 64, 1024, 1000, 2**20
+"""What a file may ask for; the decoder's work is at most `MAX_WEIGHTS` multiplications a sample."""
+STEPS_A_CHUNK = 2**36
+"""Multiplications between two checkpoints, half a minute and more on two CPU cores."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CoinConfig:
+    """Architectures and how they are fitted.
+
+    architectures: (depth, width) of each operating point, depth being the number of sine layers; none for all pairs of
+        ``depths`` and ``widths``. Points are in order of size, whatever the order here.
+    omega_0: frequency scale ω₀.   seed: of the random start, which is the same for all signals.
+    num_steps, optimiser: of Adam; each level of ``effort`` doubles the steps. The paper takes 50,000 at a constant 2e-4,
+        these defaults are for the impatient.
+    search_steps: of each short fit by which `choose_point` chooses among architectures of about equal size.
+    chunk: coordinates a signal's loss takes at once, which bounds memory; 0 for all.
+    batch_samples: samples of signals of equal shape that are fitted together (but at least one signal).
+    """
+
+    modality: str = "picture"
+    architectures: tuple[tuple[int, ...], ...] = ()
+    depths: tuple[int, ...] = (2, 3, 5, 7, 10, 13)
+    widths: tuple[int, ...] = (
+        *(6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 31, 34, 37, 40, 44, 49),
+        *(54, 60, 66, 72, 80, 88, 96, 112, 128),
+    )
+    omega_0: int = 30
+    seed: int = 0
+    num_steps: int = 2000
+    optimiser: OptimiserSpec = OptimiserSpec(lr=4e-3, schedule="cosine")
+    search_steps: int = 300
+    chunk: int = 2**15
+    batch_samples: int = 2**16
+
+    def __post_init__(self):
+        if self.modality not in MODALITIES:
+            raise ValueError(f"unknown modality {self.modality!r}: valid are {', '.join(MODALITIES)}")
+        if min(self.num_steps, self.search_steps) < 1:
+            raise ValueError(f"num_steps and search_steps must be at least 1, not {self.num_steps} and {self.search_steps}")
+        if not self.points:
+            raise ValueError("a COIN needs at least one architecture, or depths and widths")
+
+    @functools.cached_property
+    def points(self) -> tuple[tuple[int, ...], ...]:
+        """(depth, width) of each operating point, small to large."""
+        chosen = self.architectures or tuple(itertools.product(self.depths, self.widths))
+        for architecture in chosen:
+            if len(architecture) != 2:
+                raise ValueError(f"an architecture is (depth, width), not {architecture}")
+        return tuple(sorted(chosen, key=lambda a: (num_weights(field_of(self.modality, *a, self.omega_0)), a)))
+
+
+def field_of(modality: str, depth: int, width: int, omega_0: int) -> FieldConfig:
+    """The SIREN of an architecture. ValueError beyond `MAX_DEPTH`, `MAX_WIDTH`, `MAX_OMEGA_0` or `MAX_WEIGHTS`."""
+    limits = (("depth", depth, MAX_DEPTH), ("width", width, MAX_WIDTH), ("omega_0", omega_0, MAX_OMEGA_0))
+    for name, value, largest in limits:
+        if not 1 <= value <= largest:
+            raise ValueError(f"the {name} of a COIN lies in 1..{largest}, not {value}")
+    row = MODALITIES[modality]
+    field = FieldConfig(row.coord_dim, row.channels, depth, width, float(omega_0), latent_dim=1, modulation="none")
+    if num_weights(field) > MAX_WEIGHTS:
+        raise ValueError(f"a COIN of {depth}×{width} has {num_weights(field)} weights; at most {MAX_WEIGHTS} are coded")
+    return field
+
+
+def num_weights(field: FieldConfig) -> int:
+    """Weights of one signal."""
+    return siren.num_weights(field.sizes())
+
+
+def file_bits(field: FieldConfig, shape: Sequence[int]) -> int:
+    """What the file of a signal of this shape takes at most: header, checksum, 16 bits a weight, and the range coder's slack.
+
+    A range of 2^32 at least, rounded to a multiple of 2^24, costs under 2^-7.4 bits a symbol; the end costs under 8 bytes.
+    """
+    meta = {"depth": field.num_layers, "width": field.width, "omega_0": int(field.omega_0)}
+    head = bitstream.head_bytes(bytes(bitstream.FINGERPRINT_SIZE), [shape], [meta], META_TYPES)
+    payload = math.ceil((BITS + 2.0**-7.4) * num_weights(field) / 8) + 8
+    return 8 * (len(head) + payload + bitstream.CHECKSUM_SIZE)
+
+
+def reconstruction_loss(config: tuple[FieldConfig, int], coords: Any, layers: Any, data: Any, step: Any) -> jax.Array:
+    """Mean squared error of one signal; config = (field, chunk), data = (values [n, c], weight [n] or None)."""
+    del step
+    field, chunk = config
+    values, weight = data
+    return chunked_mean_squared_error(lambda x: evaluate(field, layers, x), coords, values, weight, chunk)
+
+
+def reconstruct(field: FieldConfig, shared: None, weights: jax.Array, coords: jax.Array) -> jax.Array:
+    """Values [m, c] at coordinates [m, d] of the SIREN whose weights [P] these are."""
+    del shared
+    return evaluate(field, siren.unflatten(weights, field.sizes()), coords)
+
+
+def to_symbols(weights: np.ndarray) -> np.ndarray:
+    """float16 bit patterns of weights, int32. ValueError where one does not fit."""
+    with np.errstate(over="ignore"):
+        halves = np.asarray(weights).astype(np.float16)
+    if not np.isfinite(halves).all():
+        raise ValueError("a weight has left the range of float16: lower the learning rate")
+    return halves.view(np.uint16).astype(np.int32)
+
+
+def from_symbols(symbols: np.ndarray) -> np.ndarray:
+    """Weights, float32, of `to_symbols`. BitstreamError for a pattern that is no number."""
+    weights = symbols.astype(np.uint16).view(np.float16).astype(np.float32)
+    if not np.isfinite(weights).all():
+        raise BitstreamError("the file holds weights that are not finite: no encoder has written it")
+    return weights
+
+
+META_TYPES = {"depth": "int", "width": "int", "omega_0": "int"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Coin:
+    """The codec; see `vcinr.codecs.codec.Codec`. An operating point is an architecture, which the file names itself."""
+
+    config: CoinConfig = CoinConfig()
+    name = "coin"
+    patch = ()
+    streams = ("weights",)
+    meta_types = META_TYPES
+    continuous = True
+    needs_model = False
+
+    @property
+    def modality(self) -> str:
+        return self.config.modality
+
+    def init(self, key: jax.Array | None = None) -> Params:
+        """No parameters, only points."""
+        del key
+        return {"points": {str(i): {} for i in range(len(self.config.points))}}
+
+    def stages(self) -> tuple[Stage, ...]:
+        """None: there is nothing to train."""
+        return ()
+
+    def num_points(self, params: Params) -> int:
+        return len(params["points"])
+
+    def point_name(self, point: int) -> str:
+        """The architecture, e.g. "10x28"."""
+        return "x".join(map(str, self.config.points[point]))
+
+    def encode(
+        self,
+        params: Params,
+        signals: Sequence[Signal],
+        point: int,
+        *,
+        effort: int = 0,
+        key: jax.Array | None = None,
+        workdir: str | None = None,
+        progress: Progress | None = None,
+    ) -> list[Code]:
+        """Codes of signals.
+
+        effort: doubles ``num_steps`` so many times.   key: of the random start, instead of the config's seed.
+        workdir: keeps each batch's fit, finished or not, under a name of its own.
+        """
+        del params
+        c = self.config
+        if not 0 <= effort <= 16:
+            raise ValueError(f"effort lies in 0..16 here, not {effort}: each level doubles the {c.num_steps} steps of a fit")
+        field = self._field(point)
+        meta = {"depth": field.num_layers, "width": field.width, "omega_0": c.omega_0}
+        steps = c.num_steps << effort
+        codes: dict[int, Code] = {}
+        batches = batches_of_equal_shape(signals, c.batch_samples)
+        for i, batch in enumerate(batches):
+            name = f"{self.point_name(point)}_{steps}_{batch.name}"
+            layers, _ = self._fit(field, batch, steps, key, workdir, name, batch_progress(progress, i, len(batches)))
+            for index, symbols in zip(batch.indices, to_symbols(layers), strict=True):
+                codes[index] = Code({"weights": symbols}, meta)
+        return [codes[i] for i in range(len(signals))]
+
+    def choose_point(self, params: Params, signal: Signal, bpp: float, progress: Progress | None = None) -> int:
+        """The architecture for one signal within ``bpp`` bits a sample of file: the paper's search.
+
+        Of each depth the widest that fits is a candidate, unless it has less than half the weights of the largest; a short fit of
+        each on the signal itself decides. ValueError where none fits.
+        """
+        del params
+        shape = signal.grid.shape
+        budget = bpp * math.prod(shape)
+        sizes = [file_bits(self._field(i), shape) for i in range(len(self.config.points))]
+        fitting = [i for i, bits in enumerate(sizes) if bits <= budget]
+        if not fitting:
+            raise ValueError(f"no operating point fits {bpp:g} bpp; the cheapest takes {min(sizes) / math.prod(shape):.4f}")
+        widest = {self.config.points[i][0]: i for i in fitting}
+        candidates = [i for i in widest.values() if 2 * sizes[i] >= sizes[fitting[-1]]]
+        if len(candidates) == 1:
+            return candidates[0]
+        (batch,) = batches_of_equal_shape([signal], self.config.batch_samples)
+        losses = []
+        for i, point in enumerate(candidates):
+            report = batch_progress(progress, i, len(candidates), "searching")
+            _, loss = self._fit(self._field(point), batch, self.config.search_steps, None, None, "", report)
+            losses.append(float(loss[0]))
+        return candidates[int(np.argmin(losses))]
+
+    def symbol_model(self, params: Params, point: int, grid: Grid, meta: Mapping[str, Any], decoded: Any, name: str) -> Uniform:
+        """16 bits a weight, as many as the architecture in ``meta`` has. ValueError for one that no encoder writes."""
+        del params, point, grid, decoded, name
+        return Uniform(BITS, num_weights(field_of(self.modality, meta["depth"], meta["width"], meta["omega_0"])))
+
+    def decoder_config(self) -> dict[str, Any]:
+        """Nothing: the file says all."""
+        return {}
+
+    def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
+        """Nothing: the file says all."""
+        del params, point
+        return {}
+
+    def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
+        """Decoded values, float32 [1, n, c]. BitstreamError for weights that are not finite."""
+        del params, point
+        fields = [field_of(self.modality, *(code.meta[name] for name in META_TYPES)) for code in codes]
+        weights = [from_symbols(code.streams["weights"]) for code in codes]
+        values: list[np.ndarray] = [np.empty(0)] * len(codes)
+        for field in dict.fromkeys(fields):
+            own = [i for i, other in enumerate(fields) if other == field]
+            parts = evaluate_everywhere(reconstruct, field, None, [weights[i] for i in own], [grids[i] for i in own])
+            for i, part in zip(own, parts, strict=True):
+                values[i] = part
+        return values
+
+    def _field(self, point: int) -> FieldConfig:
+        return field_of(self.modality, *self.config.points[point], self.config.omega_0)
+
+    def _fit(
+        self,
+        field: FieldConfig,
+        batch: SignalBatch,
+        num_steps: int,
+        key: jax.Array | None,
+        workdir: str | None,
+        name: str,
+        progress: Progress | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Weights [b, P] of the lowest loss, and that loss [b]."""
+        c = self.config
+        key = jax.random.key(c.seed) if key is None else key
+        start = siren.init_layers(key, field.sizes(), field.omega_0)
+        count, samples = batch.values.shape[:2]
+        start = jax.tree.map(lambda a: jnp.broadcast_to(a, (count, *a.shape)), start)
+        fitted = overfit(
+            reconstruction_loss,
+            (field, c.chunk),
+            batch.coords,
+            start,
+            (batch.values, batch.weight),
+            c.optimiser,
+            num_steps,
+            chunk_steps=max(1, min(250, STEPS_A_CHUNK // (count * samples * num_weights(field)))),
+            workdir=workdir,
+            name=name,
+            labels=batch.indices,
+            progress=progress,
+        )
+        tensors = [tensor.reshape(count, -1) for layer in fitted.params for tensor in layer]
+        return np.concatenate(tensors, axis=1), fitted.loss

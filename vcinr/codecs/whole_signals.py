@@ -1,0 +1,111 @@
+"""For codecs that fit signals whole: signals of equal shape in batches of bounded size, and fields evaluated everywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from vcinr.codecs.batching import map_batches
+from vcinr.codecs.codec import Progress
+from vcinr.signals.grids import pixel_grid
+from vcinr.signals.signal import Grid, Signal
+
+EVALUATED_SAMPLES = 2**16
+"""Coordinates that a device evaluates fields at together."""
+HELD_NUMBERS = 2**24
+"""Coordinates and latents that are held for that at once."""
+SMALLEST_CHUNK, LARGEST_CHUNK = 2**10, 2**14
+"""Coordinates of one row of that, a power of two within these, so that pictures of many shapes share few programs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SignalBatch:
+    """Signals of equal shape that are fitted together.
+
+    indices: which of the signals.   coords: [n, d], of each.   values: [b, n, c].   weight: [b, n], or None where all is 1.
+    name: tells the batch from others by shape and content; a file name for its checkpoints.
+    """
+
+    indices: list[int]
+    coords: Any
+    values: np.ndarray
+    weight: np.ndarray | None
+    name: str
+
+
+def batches_of_equal_shape(signals: Sequence[Signal], max_samples: int) -> list[SignalBatch]:
+    """All signals, those of equal shape together, at most ``max_samples`` samples a batch (but at least one signal).
+
+    signals: each one patch of its own shape, values [1, n, c].
+    """
+    by_shape: dict[tuple, list[int]] = {}
+    for i, signal in enumerate(signals):
+        by_shape.setdefault((signal.grid.shape, signal.weight is None), []).append(i)
+    batches = []
+    for (shape, unweighted), same in by_shape.items():
+        size = max(1, max_samples // math.prod(shape))
+        for start in range(0, len(same), size):
+            indices = same[start : start + size]
+            values = np.concatenate([np.asarray(signals[i].values) for i in indices])
+            weight = None if unweighted else np.concatenate([np.asarray(signals[i].weight) for i in indices])
+            content = hashlib.sha256(values.tobytes()).hexdigest()[:12]
+            name = f"{'x'.join(map(str, shape))}_{content}"
+            batches.append(SignalBatch(indices, signals[indices[0]].coords, values, weight, name))
+    return batches
+
+
+def batch_progress(progress: Progress | None, index: int, num_batches: int, what: str = "fitting") -> Progress | None:
+    """What the fit of batch ``index`` reports to, so that ``progress`` hears of all batches as one."""
+    if progress is None:
+        return None
+
+    def report(name: str, done: int, total: int) -> None:
+        del name
+        progress(what, index * total + done, num_batches * total)
+
+    return report
+
+
+def evaluate_everywhere(
+    function: Callable[[Any, Any, jax.Array, jax.Array], jax.Array],
+    config: Hashable,
+    shared: Any,
+    latents: Sequence[np.ndarray],
+    grids: Sequence[Grid],
+) -> list[np.ndarray]:
+    """Values of whole signals, float32 [1, n, c] each.
+
+    function: ``function(config, shared, latent [k], coords [m, d])`` → values [m, c]; module-level, compiled once for each pair
+        of it and ``config``.
+    latents: what tells each signal's field from the others', of equal length.   grids: of each, one patch of its own shape.
+    """
+    chunks = [_chunk(math.prod(grid.shape)) for grid in grids]
+    outputs: list[list[np.ndarray]] = [[] for _ in grids]
+    coords_of = functools.lru_cache(maxsize=1)(pixel_grid)
+    for chunk in sorted(set(chunks)):
+        rows = [(i, k) for i, grid in enumerate(grids) if chunks[i] == chunk for k in range(0, math.prod(grid.shape), chunk)]
+        held = max(1, HELD_NUMBERS // (chunk * len(grids[0].shape) + len(latents[0])))
+        for first in range(0, len(rows), held):
+            part = rows[first : first + held]
+            coords = np.stack([_filled(coords_of(grids[i].shape)[k : k + chunk], chunk) for i, k in part])
+            arrays = (np.stack([latents[i] for i, _ in part]), coords)
+            found = map_batches(function, config, shared, arrays, max(1, EVALUATED_SAMPLES // chunk))
+            for (i, k), values in zip(part, found, strict=True):
+                outputs[i].append(values[: math.prod(grids[i].shape) - k])
+    return [np.concatenate(values)[None] for values in outputs]
+
+
+def _chunk(samples: int) -> int:
+    return min(LARGEST_CHUNK, max(SMALLEST_CHUNK, 1 << (samples - 1).bit_length()))
+
+
+def _filled(coords: np.ndarray, chunk: int) -> np.ndarray:
+    """Coordinates [chunk, d]: those given, and the last of them again."""
+    return np.concatenate([coords, np.repeat(coords[-1:], chunk - len(coords), axis=0)])

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import coder, command, meta_step, throughput
+from benchmarks import coder, command, layout, meta_step, throughput
 from benchmarks.subjects import untrained_model, vc_inr_config
 from vcinr.provenance import environment
 
@@ -43,6 +43,7 @@ def sections(quick: bool) -> Iterator[tuple[str, Callable[[], Table]]]:
     repeats = 5 if quick else 9
     yield "the range coder", lambda: coder.compare(10**5 if quick else 10**6, repeats)
     yield "a meta-training step", lambda: meta_step.compare(config, repeats, ablations=not quick)
+    yield "layouts of narrow fields", lambda: layout.compare((8, 64) if quick else (8, 16, 32, 64), repeats)
     model = untrained_model(config)
     yield "encoding and decoding", lambda: throughput.compare(model, (1, 32) if quick else (1, 8, 32, 128), repeats)
     yield "`vcinr encode`", lambda: command.compare(model, 1 if quick else 3)

@@ -70,3 +70,16 @@ def test_relu_keeps_the_second_moment_and_sine_the_normal_pre_activations():
     free = [(kernel, 0.0 * bias if i else bias) for i, (kernel, bias) in enumerate(layers)]
     for z in siren.pre_activations(free, jax.random.uniform(jax.random.key(4), (2000, 2), minval=-1), 30.0)[1:]:
         assert 0.8 < float(jnp.std(z)) < 1.2
+
+
+@pytest.mark.parametrize("width", [5, siren.NARROW, siren.NARROW + 1])
+def test_narrow_fields_are_the_same_coordinates_last(width):
+    layers = siren.init_layers(jax.random.key(width), siren.layer_sizes(2, 3, 3, width), 30.0, 0.5)
+    coords = jax.random.uniform(jax.random.key(1), (50, 2), minval=-1.0, maxval=1.0)
+
+    def values(apply):
+        return jax.value_and_grad(lambda layers: jnp.sum(jnp.sin(apply(layers, coords, 30.0, jnp.sin))))(layers)
+
+    (found, gradient), (expected, plain) = values(siren.apply), values(siren.apply_rows)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3), gradient, plain)

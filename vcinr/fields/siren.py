@@ -14,6 +14,11 @@ Layer = tuple[jax.Array, jax.Array]
 """(kernel [fan_in, fan_out], bias [fan_out])."""
 
 
+NARROW = 32
+"""Fields of at most this width are evaluated coordinates last: 1.2 to 1.7 times as fast on a CPU (`python -m benchmarks`). In
+wide layers that signals share, as in meta-training, it is slower."""
+
+
 def layer_sizes(coord_dim: int, channels: int, num_layers: int, width: int, last_width: int = 0) -> list[tuple[int, int]]:
     """(fan_in, fan_out) of each layer: ``num_layers`` sine layers of ``width`` units, then the linear output.
 
@@ -85,11 +90,31 @@ def apply(
     sine: or any other function in its place.
     Sitzmann et al. 2020, "Implicit Neural Representations with Periodic Activation Functions", equation 5.
     """
+    if coords.ndim == 2 and max(bias.shape[0] for _, bias in layers) <= NARROW:
+        return apply_columns(layers, coords, omega_0, sine)
+    return apply_rows(layers, coords, omega_0, sine)
+
+
+def apply_rows(
+    layers: Sequence[Layer], coords: Float[Array, "*n d"], omega_0: float, sine: Callable[[jax.Array], jax.Array]
+) -> Float[Array, "*n c"]:
+    """`apply` with a row a coordinate, whatever the width."""
     hidden = coords
     for kernel, bias in layers[:-1]:
         hidden = sine(omega_0 * (hidden @ kernel + bias))
     kernel, bias = layers[-1]
     return hidden @ kernel + bias
+
+
+def apply_columns(
+    layers: Sequence[Layer], coords: Float[Array, "n d"], omega_0: float, sine: Callable[[jax.Array], jax.Array]
+) -> Float[Array, "n c"]:
+    """`apply` with a column a coordinate: rows of a few units fill no vector register, rows of all coordinates do."""
+    hidden = coords.T
+    for kernel, bias in layers[:-1]:
+        hidden = sine(omega_0 * (kernel.T @ hidden + bias[:, None]))
+    kernel, bias = layers[-1]
+    return (kernel.T @ hidden + bias[:, None]).T
 
 
 def pre_activations(layers: Sequence[Layer], coords: Float[Array, "n d"], omega_0: float) -> list[jax.Array]:

@@ -24,7 +24,8 @@ from PIL import Image
 
 from configs import klt, vc_inr
 from experiments import data
-from experiments.train import train
+from experiments.train import batch_sizes, train
+from vcinr.devices import use_cpu_cores
 from vcinr.evaluation.classical import measure_jpeg, measure_jpeg2000
 from vcinr.evaluation.measure import measure
 from vcinr.evaluation.plots import Reconstruction, plot_rd, plot_reconstructions
@@ -116,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.demo", description="The whole of it in minutes.")
     parser.add_argument("--out", type=Path, default="out/demo", help="where all goes; a finished demo there is done afresh")
     options = parser.parse_args(arguments)
+    use_cpu_cores(batch_sizes(vc_inr.get_config("demo").to_dict()))
     try:
         demo(options.out)
     except (DatasetMissing, RuntimeError, ValueError) as error:

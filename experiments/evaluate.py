@@ -18,6 +18,7 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments import data
+from vcinr.devices import use_cpu_cores
 from vcinr.evaluation.classical import measure_jpeg, measure_jpeg2000
 from vcinr.evaluation.measure import measure
 from vcinr.evaluation.report import print_table, save_run
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--notes", default="", help="what a reader of the record must know")
     parser.add_argument("--limit", type=int, default=0, help="signals to measure; 0 for what the config says")
     options = parser.parse_args(arguments)
+    use_cpu_cores()
     try:
         rows = evaluate(options.workdir, options.classical, options.limit)
     except (DatasetMissing, ModelError) as error:

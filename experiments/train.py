@@ -12,8 +12,9 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +23,7 @@ from ml_collections import ConfigDict, config_flags
 
 from configs.base import check_key, codec_of
 from experiments import data
-from vcinr.devices import initialise_distributed
+from vcinr.devices import initialise_distributed, use_cpu_cores
 from vcinr.evaluation.measure import measure
 from vcinr.model import Model, make_model
 from vcinr.signals.datasets import DatasetMissing
@@ -98,6 +99,12 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise
 
 
+def batch_sizes(config: Mapping[str, Any]) -> list[int]:
+    """Of all trainings in a config."""
+    nested = [batch_sizes(value) for value in config.values() if isinstance(value, Mapping)]
+    return [config["batch_size"]] * ("batch_size" in config) + [size for sizes in nested for size in sizes]
+
+
 def given_options() -> list[str]:
     """The config and its overrides in one spelling, however the command line spelt them."""
     flag = flags.FLAGS["config"]
@@ -113,6 +120,8 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise app.UsageError(f"unexpected {' '.join(argv[1:])}: options are --config.KEY=VALUE")
+    if _NUM_PROCESSES.value == 1:
+        use_cpu_cores(batch_sizes(_CONFIG.value.to_dict()))
     try:
         for stage in codec_of(_CONFIG.value).stages():
             if stage.loss is not None:

@@ -87,3 +87,22 @@ def test_a_process_beyond_their_number_is_refused():
 def test_a_scalar_is_no_batch():
     with pytest.raises(ValueError, match="leading axis"):
         devices.shard_batch({"x": np.float32(1)})
+
+
+@pytest.mark.parametrize(
+    ("said", "batch_sizes", "expected"), [({}, (), "cores"), ({}, (7, 64), "1"), ({"JAX_NUM_CPU_DEVICES": "3"}, (), "3")]
+)
+def test_cores_are_devices_unless_one_says_how_many(said, batch_sizes, expected):
+    program = f"""
+import jax, os
+from vcinr.devices import use_cpu_cores
+use_cpu_cores({batch_sizes})
+print(jax.device_count(), len(os.sched_getaffinity(0)))
+use_cpu_cores()
+print(jax.device_count())
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    environment |= {"JAX_PLATFORMS": "cpu", **said}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    found, cores, again = run.stdout.split()
+    assert found == again == (cores if expected == "cores" else expected)

@@ -57,7 +57,7 @@ def encode(options: argparse.Namespace) -> None:
     pairs = _pairs(options.paths, options.out, SUFFIX)
     for _, target in pairs:
         _check_overwritten(target)
-    _use_compilation_cache()
+    _start_jax()
     model = _model(options.model)
 
     def read(report: Callable) -> Iterator[tuple]:
@@ -86,7 +86,7 @@ def decode(options: argparse.Namespace) -> None:
     for _, target in pairs:
         if Path(target).suffix.lower() not in LOSSLESS_SUFFIXES:
             raise ValueError(f"{target}: pictures are written as one of {', '.join(LOSSLESS_SUFFIXES)}, which keep every value")
-    _use_compilation_cache()
+    _start_jax()
     models = [vcinr.load(options.model)] if options.model is not None else []
 
     def read() -> Iterator[tuple]:
@@ -307,6 +307,13 @@ def _progress(description: str, total: int) -> Iterator[tuple[Callable[[int], No
             bar.update(inner, description=what, completed=done, total=total, visible=done < total)
 
         yield lambda count: bar.advance(task, count), report
+
+
+def _start_jax() -> None:
+    from vcinr.devices import use_cpu_cores
+
+    use_cpu_cores()
+    _use_compilation_cache()
 
 
 def _use_compilation_cache() -> None:

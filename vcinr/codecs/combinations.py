@@ -115,7 +115,7 @@ COMBINATIONS: tuple[Combination, ...] = (
         "symmetric, AdaRound, QAT",
         "tables of the file",
         "strumpler_basic",
-        {"field": {"encoding": "gaussian", "activation": "relu"}},
+        {"encoding": "gaussian", "activation": "relu"},
     ),
     Combination(
         "weight update, NeRF encoding", "MAML, then Adam, L1", "symmetric, AdaRound, QAT", "tables of the file", "strumpler_meta"

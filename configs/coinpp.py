@@ -16,9 +16,9 @@ def demo() -> ConfigDict:
         {"name": "demo", "test_tiles": 32, "test_limit": 64},
         {
             "field": {"num_layers": 4, "width": 64, "omega_0": 30.0, "latent_dim": 64},
-            "adaptation": {"encode_steps": 10},
+            "adaptation": {"encode_steps": 10, "subset": 256},
             "meta": {
-                "num_steps": 1000,
+                "num_steps": 1500,
                 "batch_size": 16,
                 "microbatch": 8,
                 "lr": 1e-3,

@@ -5,6 +5,10 @@ from ml_collections import ConfigDict
 from configs.base import choose, make_config
 
 
+CAREFUL = {"batch_size": 16, "warmup_steps": 50, "clip_norm": 1.0, "average_decay": 0.999, "collapse_db": 3.0}
+"""Of the trunk's fit: slower than the default at first, and guarded."""
+
+
 def demo() -> ConfigDict:
     """32×32 tiles of the colour photographs in scikit-image's wheel, sized for two CPU cores.
 
@@ -25,7 +29,12 @@ def demo() -> ConfigDict:
                 "hyper_width": 128,
             },
             "adaptation": {"initial_step": 1.0},
-            "warm_start": {"enabled": True, "num_patches": 6000, "offsets_per_picture": 4, "training": {"num_steps": 600}},
+            "warm_start": {
+                "enabled": True,
+                "num_patches": 6000,
+                "offsets_per_picture": 4,
+                "training": {**CAREFUL, "num_steps": 600, "lr": 1e-3},
+            },
             "meta": {"num_steps": 150, "batch_size": 16, "lr": 1e-3, "eval_every": 50, "checkpoint_every": 50},
             "quantiser": {
                 "lambdas": (0.0004, 0.0012, 0.004),
@@ -64,7 +73,14 @@ def cifar10() -> ConfigDict:
                 "width": 1024,
                 "num_latents": 50_000,
                 "offsets_per_picture": 1,
-                "training": {"num_steps": 50_000, "batch_size": 256, "lr": 1e-4, "eval_every": 5000, "checkpoint_every": 5000},
+                "training": {
+                    "num_steps": 50_000,
+                    "batch_size": 256,
+                    "lr": 1e-4,
+                    "average_decay": 0.999,
+                    "eval_every": 5000,
+                    "checkpoint_every": 5000,
+                },
             },
             "encode_batch": 64,
         },
@@ -91,7 +107,7 @@ def cifar10_small() -> ConfigDict:
                 "hyper_width": 256,
             },
             "adaptation": {"initial_step": 1.0},
-            "warm_start": {"enabled": True, "offsets_per_picture": 1, "training": {"num_steps": 2000, "lr": 3e-3}},
+            "warm_start": {"enabled": True, "offsets_per_picture": 1, "training": {**CAREFUL, "num_steps": 2000, "lr": 3e-3}},
             "meta": {
                 "num_steps": 240,
                 "batch_size": 16,
@@ -106,7 +122,14 @@ def cifar10_small() -> ConfigDict:
                 "width": 256,
                 "num_latents": 9000,
                 "offsets_per_picture": 1,
-                "training": {"num_steps": 400, "batch_size": 32, "lr": 3e-4, "eval_every": 100, "checkpoint_every": 200},
+                "training": {
+                    "num_steps": 400,
+                    "batch_size": 32,
+                    "lr": 3e-4,
+                    "average_decay": 0.999,
+                    "eval_every": 100,
+                    "checkpoint_every": 200,
+                },
             },
         },
     )
@@ -131,14 +154,21 @@ def kodak() -> ConfigDict:
                 "hyper_width": 128,
             },
             "adaptation": {"initial_step": 1.0},
-            "warm_start": {"enabled": True, "offsets_per_picture": 1, "training": {"num_steps": 1500, "lr": 3e-3}},
+            "warm_start": {"enabled": True, "offsets_per_picture": 1, "training": {**CAREFUL, "num_steps": 1500, "lr": 3e-3}},
             "meta": {"num_steps": 300, "batch_size": 16, "lr": 5e-4, "eval_every": 100, "checkpoint_every": 100},
             "quantiser": {
                 "lambdas": (0.0005, 0.0015, 0.005, 0.015),
                 "width": 256,
                 "num_latents": 10_000,
                 "offsets_per_picture": 1,
-                "training": {"num_steps": 500, "batch_size": 32, "lr": 3e-4, "eval_every": 100, "checkpoint_every": 250},
+                "training": {
+                    "num_steps": 500,
+                    "batch_size": 32,
+                    "lr": 3e-4,
+                    "average_decay": 0.999,
+                    "eval_every": 100,
+                    "checkpoint_every": 250,
+                },
             },
             "encode_batch": 64,
         },

@@ -40,9 +40,7 @@ def test_a_variant_is_locked_builds_its_codec_and_survives_json(codec, name):
     assert base.codec_of(again).config == built.config
     assert json.loads(again.to_json()) == json.loads(config.to_json())
     assert json.loads(json.dumps(dataclasses.asdict(built.config))) == {
-        key: value
-        for key, value in json.loads(config.to_json()).items()
-        if key not in base.COMMON or hasattr(built.config, key)
+        key: value for key, value in json.loads(config.to_json()).items() if key not in base.COMMON or hasattr(built.config, key)
     }
 
 
@@ -78,6 +76,13 @@ def test_an_unknown_variant_names_the_nearest_and_all_others(file):
 def test_a_config_refuses_what_its_codec_does_not_have(values, message):
     with pytest.raises(ValueError, match=message):
         base.make_config("vc_inr", {}, values)
+
+
+def test_a_part_of_a_nested_config_overrides_a_part_of_the_codecs_own_defaults():
+    config = base.make_config("coinpp", {}, {"adaptation": {"num_steps": 2}})
+    own = CODECS["coinpp"][1]().adaptation
+    assert own != type(own)(), "a codec whose defaults are the type's shows nothing"
+    assert base.codec_of(config).config.adaptation == dataclasses.replace(own, num_steps=2)
 
 
 @pytest.mark.parametrize(

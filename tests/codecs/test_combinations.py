@@ -49,12 +49,8 @@ def config_of(combination):
     for key, value in SMALL.items():
         if key in keys:
             config[key] = dict(value) if isinstance(value, dict) else value
-    default = CODECS[combination.codec][1]()
     for key, value in combination.config.items():
         config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
-    for key in ("field", "adaptation", "gates", "uniform"):
-        if key in keys:
-            config[key] = {**dataclasses.asdict(getattr(default, key)), **config.get(key, {})}
     return config
 
 

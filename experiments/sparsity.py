@@ -27,7 +27,7 @@ import numpy as np
 from vcinr.codecs.batching import map_batches
 from vcinr.codecs.codec import Stage, TrainingConfig
 from vcinr.codecs.functa import Functa, FunctaConfig
-from vcinr.codecs.gating import GateConfig
+from vcinr.codecs.gating import GateConfig, sparse_meta_stage
 from vcinr.codecs.latent_codec import LatentCodec
 from vcinr.codecs.meta_learning import AdaptationConfig
 from vcinr.codecs.meta_sparse_inr import MetaSparseINR, MetaSparseINRConfig
@@ -43,24 +43,36 @@ from vcinr.trees import write_atomically
 PATCH = (64, 64)
 COORDINATES = 512
 BATCH = 4
-LR = 1e-3
 WEIGHTS = FieldConfig(modulation="weight_update", num_layers=4, width=64)
-SHIFTS = FieldConfig(modulation="shifts", num_layers=8, width=64)
-GATES = GateConfig(start_open=0.5, start_lambda=0.01, gate_lr=0.05, lambda_lr=0.02)
-ROUNDS = 5
+SHIFTS = FieldConfig(modulation="shifts", num_layers=6, width=64)
+WEIGHT_LR, SHIFT_LR = 1e-3, 2e-4
+# The outer rate of the log step sizes, in multiples of those above.
+WEIGHT_STEP_RATE, SHIFT_STEP_RATE = 10.0, 20.0
+GATED_SHARE = 0.6
+ROUNDS = 4
 
 
-def inner(num_steps: int, step_sizes: str) -> AdaptationConfig:
-    """The inner loop; fixed step sizes start lower, for a step of 1/λ_max that nothing corrects is too long as θ moves."""
-    initial = 1.0 if step_sizes == "learned" else 0.3
-    return AdaptationConfig(num_steps, step_sizes=step_sizes, initial_step=initial, learn_start=False, subset=COORDINATES)
+def inner(num_steps: int, step_sizes: str, initial_step: float) -> AdaptationConfig:
+    """The inner loop, on random coordinates in training."""
+    return AdaptationConfig(num_steps, step_sizes=step_sizes, initial_step=initial_step, learn_start=False, subset=COORDINATES)
 
 
-def steps_of(num_steps: int, final: float = 0.02) -> TrainingConfig:
+def inner_of_weights(step_sizes: str) -> AdaptationConfig:
+    """Two steps; fixed ones start shorter, for a step of 1/λ_max that nothing corrects is too long as θ moves."""
+    return inner(2, step_sizes, 1.0 if step_sizes == "learned" else 0.3)
+
+
+def steps_of(num_steps: int, lr: float, final: float = 0.02) -> TrainingConfig:
     """A training of that many outer steps. Pruning and closing gates raise the error, so no collapse is watched for."""
     warmup, decay = min(20, num_steps // 5), 0.99
     settings = {"warmup_steps": warmup, "average_decay": decay, "final_lr_fraction": final, "checkpoint_every": 0}
-    return TrainingConfig(num_steps, BATCH, lr=LR, collapse_db=0.0, **settings)
+    return TrainingConfig(num_steps, BATCH, lr=lr, collapse_db=0.0, **settings)
+
+
+def gated_steps(steps: int, lr: float) -> dict[str, TrainingConfig]:
+    """The steps of both trainings of an MSCN: with random gates, then with the pattern that they leave."""
+    gated = round(GATED_SHARE * steps)
+    return {"sparsify": steps_of(gated, lr, 0.3), "meta": steps_of(steps - gated, lr)}
 
 
 def meta_sparse_inr(entries: int, steps: int, step_sizes: str) -> LatentCodec:
@@ -70,33 +82,66 @@ def meta_sparse_inr(entries: int, steps: int, step_sizes: str) -> LatentCodec:
         MetaSparseINRConfig(
             patch=PATCH,
             field=WEIGHTS,
-            adaptation=inner(2, step_sizes),
+            adaptation=inner_of_weights(step_sizes),
             target=entries / WEIGHTS.latent_size(),
             rounds=ROUNDS,
-            meta=steps_of(steps - ROUNDS * round_steps, 0.3),
-            retrain=steps_of(round_steps, 0.1),
+            meta=steps_of(steps - ROUNDS * round_steps, WEIGHT_LR, 0.3),
+            retrain=steps_of(round_steps, WEIGHT_LR, 0.1),
+            step_rate=WEIGHT_STEP_RATE,
         )
     )
 
 
 def mscn_unstructured(entries: int, steps: int, step_sizes: str) -> LatentCodec:
-    """Half the steps with random gates, half with the pattern that they leave."""
-    gates = dataclasses.replace(GATES, target=entries / WEIGHTS.latent_size())
-    halves = {"sparsify": steps_of(steps // 2, 0.3), "meta": steps_of(steps - steps // 2)}
-    return MSCNUnstructured(MSCNConfig(patch=PATCH, field=WEIGHTS, adaptation=inner(2, step_sizes), gates=gates, **halves))
+    """Gates on the update of every weight."""
+    return MSCNUnstructured(
+        MSCNConfig(
+            patch=PATCH,
+            field=WEIGHTS,
+            adaptation=inner_of_weights(step_sizes),
+            gates=GateConfig(target=entries / WEIGHTS.latent_size()),
+            step_rate=WEIGHT_STEP_RATE,
+            **gated_steps(steps, WEIGHT_LR),
+        )
+    )
 
 
 def mscn_structured(entries: int, steps: int, step_sizes: str) -> LatentCodec:
-    """As `mscn_unstructured`, on shifts."""
-    gates = dataclasses.replace(GATES, apply="modulation", target=entries / SHIFTS.latent_size())
-    halves = {"sparsify": steps_of(steps // 2, 0.3), "meta": steps_of(steps - steps // 2)}
-    return MSCNStructured(StructuredConfig(patch=PATCH, field=SHIFTS, adaptation=inner(3, step_sizes), gates=gates, **halves))
+    """Gates on the shift of every unit."""
+    return MSCNStructured(
+        StructuredConfig(
+            patch=PATCH,
+            field=SHIFTS,
+            adaptation=inner(3, step_sizes, 0.1),
+            gates=GateConfig(apply="modulation", target=entries / SHIFTS.latent_size()),
+            step_rate=SHIFT_STEP_RATE,
+            **gated_steps(steps, SHIFT_LR),
+        )
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenFunctaConfig(FunctaConfig):
+    """As `FunctaConfig`, with a rate of the step sizes' own, as its competitor has."""
+
+    step_rate: float = SHIFT_STEP_RATE
+
+
+class OpenFuncta(Functa):
+    """Functa trained by the stage that trains its competitor, all gates open."""
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        return {**super().init(key), "gates": np.ones(self.config.field.latent_size(), np.int32)}
+
+    def field_stages(self) -> tuple[Stage, ...]:
+        return (sparse_meta_stage(self.config, GateConfig(apply="modulation"), "meta", self.config.meta, restart=True),)
 
 
 def functa(entries: int, steps: int, step_sizes: str) -> LatentCodec:
     """A latent of as many numbers, from which all shifts are made."""
     field = dataclasses.replace(SHIFTS, modulation="latent_shifts", latent_dim=entries)
-    return Functa(FunctaConfig(patch=PATCH, field=field, adaptation=inner(3, step_sizes), meta=steps_of(steps)))
+    adaptation = inner(3, step_sizes, 0.1)
+    return OpenFuncta(OpenFunctaConfig(patch=PATCH, field=field, adaptation=adaptation, meta=steps_of(steps, SHIFT_LR)))
 
 
 Method = tuple[Callable[[int, int, str], LatentCodec], str]
@@ -115,7 +160,7 @@ class Part:
 PARTS = {
     "unstructured": Part(
         "Sparse updates of all weights: MSCN against MetaSparseINR",
-        (512, 1024, 2048, 4096),
+        (512, 1536, 4608),
         {
             "MetaSparseINR": (meta_sparse_inr, "fixed"),
             "MetaSparseINR, Meta-SGD": (meta_sparse_inr, "learned"),
@@ -125,7 +170,7 @@ PARTS = {
     ),
     "structured": Part(
         "Sparse shifts: MSCN against Functa",
-        (32, 64, 128, 256),
+        (32, 64, 128),
         {"Functa": (functa, "learned"), "MSCN": (mscn_structured, "learned")},
     ),
 }
@@ -228,7 +273,7 @@ def study(options: argparse.Namespace) -> str:
     sizes = options.sizes or part.sizes
     means: dict[tuple[str, int], np.ndarray] = {}
     seconds, coded = 0.0, {}
-    settings = {"steps": options.steps, "faces": len(test), "batch": BATCH, "coordinates": COORDINATES, "lr": LR}
+    settings = {"steps": options.steps, "faces": len(test), "batch": BATCH, "coordinates": COORDINATES}
     # Seed by seed, so that a study that was cut short has whole tables of fewer seeds.
     runs = [(seed, size, method) for seed in range(options.seeds) for size in sizes for method in part.methods]
     for number, (seed, size, method) in enumerate(runs, start=1):
@@ -266,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", required=True, choices=sorted(PARTS), help="which comparison")
     parser.add_argument("--workdir", required=True, help="where runs go, and are found again")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, … (%(default)s)")
-    parser.add_argument("--steps", type=int, default=1000, help="outer steps of every method (%(default)s)")
+    parser.add_argument("--steps", type=int, default=800, help="outer steps of every method (%(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", help="coded entries (the part's own)")
     parser.add_argument("--limit", type=int, default=0, help="test faces, 0 for all 200 (%(default)s)")
     parser.add_argument("--record", default="", help="the JSON file to write (docs/results/studies/sparsity_PART.json)")

@@ -101,8 +101,8 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def batch_sizes(config: Mapping[str, Any]) -> list[int]:
     """Of all trainings in a config."""
-    nested = [batch_sizes(value) for value in config.values() if isinstance(value, Mapping)]
-    return [config["batch_size"]] * ("batch_size" in config) + [size for sizes in nested for size in sizes]
+    nested = [size for value in config.values() if isinstance(value, Mapping) for size in batch_sizes(value)]
+    return [config["batch_size"], *nested] if "batch_size" in config else nested
 
 
 def given_options() -> list[str]:

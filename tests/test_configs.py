@@ -169,7 +169,8 @@ def test_the_first_stage_of_every_peer_has_a_gradient(codec, name):
         params = jax.eval_shape(built.init, key)
         trained = jax.eval_shape(lambda key, params, rows, s=stage: s.init(key, params, Rows(rows)), key, params, rows)
         example = {"values": array(*rows["values"].shape[1:])}
-        gradient, _ = jax.eval_shape(jax.grad(stage.loss, has_aux=True), trained, {}, example, key)
+        frozen = jax.eval_shape(stage.frozen, params)
+        gradient, _ = jax.eval_shape(jax.grad(stage.loss, has_aux=True), trained, frozen, example, key)
         assert shapes(gradient) == shapes(trained)
         make_optimiser(stage.training, stage.lr_multipliers(trained) if stage.lr_multipliers else None)
 

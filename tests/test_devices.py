@@ -46,6 +46,12 @@ moved = devices.pmapped(lambda a, b: a + b, None, None, donate_argnums=(0,))
 a, b = devices.replicate(np.ones(3)), devices.replicate(np.ones(3))
 moved(a, b)
 assert a.is_deleted() and not b.is_deleted()
+
+for original in (jnp.arange(3.0), jax.random.key(0), np.arange(3.0)):
+    replica = devices.replicate({"leaf": original})
+    devices.pmapped(lambda tree: tree, (None,), None, donate_argnums=(0,))(replica)
+    assert replica["leaf"].is_deleted()
+    assert isinstance(original, np.ndarray) or not original.is_deleted(), "donating a replica has deleted its original"
 """
 
 

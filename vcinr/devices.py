@@ -78,8 +78,10 @@ def axis_mean(tree: Any) -> Any:
 def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
     """A copy of the tree on every device; with several processes all must pass the same values, and JAX checks it."""
     mesh = all_devices_mesh() if mesh is None else mesh
-    # Never an alias: a replicated state is donated, which would delete the original.
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()), may_alias=False)
+    # Never an alias: a replicated state is donated, which would delete the original. (``may_alias=False`` alone does not keep
+    # an array from being the first device's copy where there are several.)
+    copies = jax.tree.map(lambda a: a.copy() if isinstance(a, jax.Array) else a, tree)
+    return jax.device_put(copies, NamedSharding(mesh, PartitionSpec()), may_alias=False)
 
 
 def local_rows(size: int, mesh: Mesh | None = None) -> slice:

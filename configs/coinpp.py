@@ -16,12 +16,12 @@ def demo() -> ConfigDict:
         {"name": "demo", "test_tiles": 32, "test_limit": 64},
         {
             "field": {"num_layers": 4, "width": 64, "omega_0": 30.0, "latent_dim": 64},
-            "adaptation": {"encode_steps": 10, "subset": 256},
+            "adaptation": {"encode_steps": 10, "subset": 256, "initial_step": 0.1},
             "meta": {
                 "num_steps": 1500,
                 "batch_size": 16,
                 "microbatch": 8,
-                "lr": 1e-3,
+                "lr": 5e-4,
                 "eval_every": 200,
                 "checkpoint_every": 200,
             },
@@ -37,7 +37,7 @@ def cifar10_small() -> ConfigDict:
         {"name": "cifar10_small"},
         {
             "field": {"num_layers": 5, "width": 64, "omega_0": 30.0, "latent_dim": 128},
-            "adaptation": {"encode_steps": 10},
+            "adaptation": {"encode_steps": 10, "initial_step": 0.1},
             "meta": {
                 "num_steps": 6000,
                 "batch_size": 16,

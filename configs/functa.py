@@ -16,12 +16,12 @@ def demo() -> ConfigDict:
         {"name": "demo", "test_tiles": 32, "test_limit": 64},
         {
             "field": {"num_layers": 4, "width": 64, "latent_dim": 64},
-            "adaptation": {"subset": 256},
+            "adaptation": {"subset": 256, "initial_step": 0.2},
             "meta": {
                 "num_steps": 1500,
                 "batch_size": 16,
                 "microbatch": 8,
-                "lr": 1e-3,
+                "lr": 5e-4,
                 "eval_every": 200,
                 "checkpoint_every": 200,
             },

@@ -1,0 +1,59 @@
+"""The study of meta-learned starts: steps to a quality on curves that are known, and the whole of it, small."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from experiments import meta_speedup
+from vcinr.evaluation.studies import load_studies
+from vcinr.signals.datasets import prepare
+
+
+def test_steps_to_a_quality_lie_between_points_of_the_curve():
+    at, curve = np.array([0.0, 10.0, 20.0]), np.array([20.0, 24.0, 25.0])
+    found = [meta_speedup.steps_to(at, curve, wanted) for wanted in (10.0, 20.0, 22.0, 24.0, 24.5, 25.0, 25.1)]
+    assert found == [0.0, 0.0, 5.0, 10.0, 15.0, 20.0, np.inf]
+
+
+def test_a_curve_ten_times_as_steep_takes_a_tenth_of_the_steps():
+    at = np.arange(101) * meta_speedup.EVERY
+    slow = np.stack([[20 + 0.01 * at, 22 + 0.01 * at]] * 3)
+    fast = np.stack([[20 + 0.1 * at, 22 + 0.1 * at]] * 3)
+    options = argparse.Namespace(steps=1000)
+    columns, rows = meta_speedup.summary(options, slow, fast, inner=0)
+    assert [row[0] for row in rows] == [50, 100, 250, 500, 1000]
+    for row in rows:
+        found = dict(zip(columns, row, strict=True))
+        assert (found["share"], found["median share a picture"]) == ("0.100", "0.100")
+        assert found["pictures that reach it"] == "100 %"
+        assert found["gain at equal steps"] == f"{0.09 * row[0]:.2f} ± 0.00"
+    # Steps before its curve begins count; a quality that is never reached is said to be.
+    assert meta_speedup.summary(options, slow, fast, inner=100)[1][-1][3] == "0.200"
+    never = meta_speedup.summary(options, fast, slow, inner=0)[1][-1]
+    assert (never[2], never[3], never[5]) == ("over 1000", "–", "0 %")
+
+
+def test_settings_that_make_no_sense_are_told(datasets_dir, tmp_path, capsys):
+    assert meta_speedup.main([f"--workdir={tmp_path}", "--steps=105"]) == 1
+    assert capsys.readouterr().err == "--steps must be a multiple of 10, not 105\n"
+    assert meta_speedup.main([f"--workdir={tmp_path}"]) == 1
+    assert "python -m experiments.prepare demo" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_learned_start_saves_steps(datasets_dir, tmp_path):
+    prepare("demo")
+    record = tmp_path / "studies" / "meta_speedup.json"
+    sizes = ["--tiles=16", "--pictures=12", "--seeds=2", "--steps=100", "--width=6", "--layers=2", "--meta-steps=100"]
+    assert meta_speedup.main([f"--workdir={tmp_path / 'run'}", f"--record={record}", *sizes]) == 0
+    (study,) = load_studies(record.parent)
+    assert str(tmp_path) not in json.dumps(study)
+    assert record.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert study["figures"] == ["meta_speedup.png"]
+    shares = [float(row[study["columns"].index("share")]) for row in study["rows"] if row[3] != "–"]
+    assert shares
+    assert max(shares) < 1
+    with pytest.raises(ValueError, match="has .* test pictures of this size, not 100000"):
+        meta_speedup.held_out(argparse.Namespace(data="demo", tiles=32, pictures=100_000))

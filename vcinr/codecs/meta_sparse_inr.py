@@ -1,0 +1,105 @@
+"""MetaSparseINR: meta-learned weights, pruned by magnitude and meta-learned again, round after round (Lee et al. 2021).
+
+Stages: ``meta``, MAML on all weights θ₀ (two inner steps in the paper); then for r = 1, 2, … ``prune_r``, in closed form, which
+keeps the largest |θ₀| among those that are left, each round the same fraction of them, and ``retrain_r``, MAML under the mask;
+then those of the compression. Pruned weights are 0 in every signal: the mask belongs to the model, and a file holds w − θ₀ of the
+survivors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vcinr.adaptation.pruning import geometric_schedule, magnitude_mask
+from vcinr.codecs import gating
+from vcinr.codecs.codec import ExampleSource, Params, Stage, TrainingConfig
+from vcinr.codecs.gating import PARTS, GateConfig
+from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig, coded, uncoded
+from vcinr.codecs.meta_learning import AdaptationConfig
+from vcinr.fields import siren
+from vcinr.fields.field import FieldConfig
+
+MASKED = GateConfig(apply="weights", group="entry")
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaSparseINRConfig(LatentCodecConfig):
+    """As `LatentCodecConfig`, and target: fraction of the weights that survive.  rounds: of pruning.  retrain: one of them.
+    step_rate: outer rate of the log step sizes, where they are learned, in multiples of ``lr``."""
+
+    field: FieldConfig = FieldConfig(modulation="weight_update", num_layers=4)
+    adaptation: AdaptationConfig = AdaptationConfig(num_steps=2, step_sizes="fixed", learn_start=False)
+    target: float = 0.1
+    rounds: int = 10
+    retrain: TrainingConfig = TrainingConfig(num_steps=200, batch_size=16, lr=3e-4, warmup_steps=10)
+    step_rate: float = 10.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        gating.check_field(self.field, MASKED.apply, MASKED.group)
+        if self.adaptation.learn_start:
+            raise ValueError("weights that are pruned are 0 in every file: set adaptation.learn_start to False")
+        self.survivors()
+
+    def survivors(self) -> tuple[int, ...]:
+        """Weights that are left after each round. ValueError where that is none."""
+        total = self.field.latent_size()
+        return geometric_schedule(total, round(self.target * total), self.rounds)
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaSparseINR(LatentCodec):
+    """The codec; see `vcinr.codecs.codec.Codec`."""
+
+    config: MetaSparseINRConfig = MetaSparseINRConfig()
+    name = "meta_sparse_inr"
+    fitted = (*PARTS, "gates")
+    decoded = ("shared", "gates")
+
+    def init(self, key: jax.Array) -> Params:
+        """As every latent codec's, with all weights there."""
+        return {**super().init(key), "gates": np.ones(self.config.field.latent_size(), np.int32)}
+
+    def field_stages(self) -> tuple[Stage, ...]:
+        c = self.config
+        stages = [gating.sparse_meta_stage(c, MASKED, "meta", c.meta, restart=True)]
+        for number, keep in enumerate(c.survivors(), start=1):
+            retrain = gating.sparse_meta_stage(c, MASKED, f"retrain_{number}", c.retrain, restart=False)
+            stages += [self._prune(number, keep), retrain]
+        return tuple(stages)
+
+    def _prune(self, number: int, keep: int) -> Stage:
+        sizes = self.config.field.sizes()
+
+        def begin(key: jax.Array, params: Params, source: ExampleSource) -> dict[str, np.ndarray]:
+            shared = params["shared"]
+            weights = np.asarray(siren.flatten([(shared[f"kernel_{i}"], shared[f"bias_{i}"]) for i in range(len(sizes))]))
+            kept = magnitude_mask(weights, params["gates"] > 0, keep)
+            return {"gates": kept.astype(np.int32), "coded": np.flatnonzero(kept).astype(np.int32)}
+
+        return Stage(
+            name=f"prune_{number}",
+            training=TrainingConfig(num_steps=0),
+            examples=None,
+            init=begin,
+            frozen=lambda params: {},
+            loss=None,
+            finish=lambda params, found: {**params, **found},
+        )
+
+    def adapt(self, params: Params, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+        """w − θ₀ of the survivors [m]."""
+        c = self.config
+        z = jnp.asarray(params["gates"], values.dtype)
+        return coded(params, gating.adapt_gated(c, MASKED, params, z, values, weight, num_steps=c.adaptation.encode_steps))
+
+    def layers(self, params: Params, latent: jax.Array) -> Any:
+        c = self.config
+        index = gating.gate_index(c.field, MASKED.apply, MASKED.group)
+        phi = uncoded(params, latent, c.field.latent_size())
+        return gating.gated_layers(c.field, MASKED, index, params["shared"], phi, jnp.asarray(params["gates"], phi.dtype))

@@ -1,0 +1,229 @@
+"""MSCN: meta-learned fields that adapt few of their numbers, which gates choose (Schwarz and Teh 2022).
+
+Unstructured: one gate a weight, δθ = −β Σ z ⊙ ∇ (equation 9). Structured: one gate a shift, f(W h + b + z ⊙ m) (equation 10).
+Stages: ``gates``, where one z is drawn for each adaptation, the loss is the MSE after it plus λ times the expected open
+fraction (equation 8), and θ, step sizes and log α are trained together while λ is driven until the fraction is the target;
+``pattern``, in closed form, which opens the gates of highest rank and closes all others; ``meta``, which goes on without noise;
+then those of the compression. A file holds ẑ ⊙ δ or ẑ ⊙ m at the open entries. The pattern belongs to the model.
+With ``adapt_gates`` the inner loop moves log α as well: every signal has a pattern of its own, which its file holds too, a bit a
+gate, and ``gates`` is the only stage of the field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vcinr.adaptation import hard_concrete
+from vcinr.codecs import gating, signal_patterns
+from vcinr.codecs.codec import Code, ExampleSource, Params, Progress, Stage, TrainingConfig
+from vcinr.codecs.examples import NormalisedSource
+from vcinr.codecs.gating import PARTS, GateConfig
+from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig, coded, uncoded
+from vcinr.codecs.meta_learning import AdaptationConfig, signal_loss
+from vcinr.codecs.signal_patterns import PatternUniform
+from vcinr.entropy.range_coder import Table
+from vcinr.fields.field import FieldConfig, make_field
+from vcinr.signals.signal import Grid, Signal
+
+
+@dataclasses.dataclass(frozen=True)
+class MSCNConfig(LatentCodecConfig):
+    """As `LatentCodecConfig`, and gates: what they are.  sparsify: training of the stage ``gates``.
+    step_rate: outer rate of the log step sizes in multiples of ``lr``."""
+
+    field: FieldConfig = FieldConfig(modulation="weight_update", num_layers=4)
+    adaptation: AdaptationConfig = AdaptationConfig(num_steps=2, learn_start=False)
+    gates: GateConfig = GateConfig()
+    # Fewer open gates make a larger error, which is no collapse.
+    sparsify: TrainingConfig = TrainingConfig(num_steps=2000, batch_size=16, lr=3e-4, collapse_db=0.0)
+    meta: TrainingConfig = TrainingConfig(num_steps=1000, batch_size=16, lr=3e-4)
+    step_rate: float = 10.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        gating.check_field(self.field, self.gates.apply, self.gates.group)
+        if self.gates.adapt_gates and self.compression != "uniform":
+            raise ValueError(f"adapt_gates needs compression to be uniform, not {self.compression}")
+        if self.adaptation.learn_start:
+            raise ValueError("the entries of closed gates are 0 in every file: set adaptation.learn_start to False")
+
+
+@dataclasses.dataclass(frozen=True)
+class StructuredConfig(MSCNConfig):
+    """As `MSCNConfig`, with shifts of a deeper field."""
+
+    field: FieldConfig = FieldConfig(modulation="shifts", num_layers=8)
+    adaptation: AdaptationConfig = AdaptationConfig(num_steps=3, learn_start=False)
+    gates: GateConfig = GateConfig(apply="modulation")
+
+
+@dataclasses.dataclass(frozen=True)
+class MSCN(LatentCodec):
+    """Base of both forms; see `vcinr.codecs.codec.Codec`."""
+
+    config: MSCNConfig = MSCNConfig()
+    fitted = (*PARTS, "gates")
+
+    @property
+    def decoded(self) -> tuple[str, ...]:
+        return ("shared", "gates") if self.config.gates.apply in ("weights", "activations") else ("shared",)
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """`gating.gate_index` of the config."""
+        return gating.gate_index(self.config.field, self.config.gates.apply, self.config.gates.group)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return signal_patterns.STREAMS if self.config.gates.adapt_gates else ("latent",)
+
+    @property
+    def compression(self) -> Any:
+        return PatternUniform(self.config.uniform) if self.config.gates.adapt_gates else super().compression
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Those of the field, then those of the compression."""
+        if not self.config.gates.adapt_gates:
+            return super().stages()
+        return (*self.field_stages(), *self.compression.stages_of(self, self.index[0]))
+
+    def field_stages(self) -> tuple[Stage, ...]:
+        """``gates``, ``pattern``, ``meta``; with ``adapt_gates`` the first of them alone."""
+        c = self.config
+        if c.gates.adapt_gates:
+            return (self._gates(),)
+        return self._gates(), self._pattern(), gating.sparse_meta_stage(c, c.gates, "meta", c.meta, restart=False)
+
+    def _gates(self) -> Stage:
+        c, g = self.config, self.config.gates
+
+        def begin(key: jax.Array, params: Params, source: ExampleSource) -> dict[str, Any]:
+            count = gating.num_gates(self.index)
+            log_alpha = jnp.full(count, hard_concrete.log_alpha_of(jnp.asarray(g.start_open)))
+            started = gating.start(c, g, jnp.ones(count), key, jax.tree.map(jnp.asarray, params), source)
+            learned = {"log_alpha": log_alpha, "log_lambda": jnp.log(jnp.asarray(g.start_lambda))}
+            if g.adapt_gates:
+                learned["log_step"] = jnp.log(jnp.asarray(g.gate_step))
+            return {**started, "gates": learned}
+
+        def loss(trained: Any, frozen: Any, example: Mapping[str, jax.Array], key: jax.Array):
+            noise, points = jax.random.split(key)
+            error, log_alpha = self._error(gating.cut(c, trained), example["values"], noise, points)
+            log_lambda = trained["gates"]["log_lambda"]
+            open_fraction = gating.expected_open(self.index, log_alpha)
+            metrics = {"open": open_fraction, "lambda": jnp.exp(log_lambda), "psnr_db": -10.0 * jnp.log10(error)}
+            return error + gating.neutral_penalty(g, open_fraction, log_lambda), metrics
+
+        def evaluate(trained: Any, frozen: Any, example: Mapping[str, jax.Array], key: jax.Array):
+            return gating.with_psnr(self._error(trained, example["values"], None, None)[0])
+
+        def rates(trained: Any) -> dict[str, Any]:
+            per_lr = {"log_alpha": g.gate_lr / c.sparsify.lr, "log_lambda": g.lambda_lr / c.sparsify.lr}
+            if g.adapt_gates:
+                per_lr["log_step"] = c.step_rate
+            return {**gating.step_rates(c, trained), "gates": per_lr}
+
+        return Stage(
+            name="gates",
+            training=c.sparsify,
+            examples=lambda params, patches: NormalisedSource(patches, c.modality),
+            init=begin,
+            frozen=lambda params: {},
+            loss=loss,
+            finish=lambda params, trained: {**params, **trained},
+            evaluate=evaluate,
+            lr_multipliers=rates,
+        )
+
+    def _error(
+        self, trained: Any, values: jax.Array, noise: jax.Array | None, points: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """(MSE after adaptation, log α then): with gates of one draw, or deterministic ones; on random points, or on all."""
+        c, g = self.config, self.config.gates
+        if not g.adapt_gates:
+            log_alpha = trained["gates"]["log_alpha"]
+            z = hard_concrete.deterministic(log_alpha) if noise is None else hard_concrete.sample(noise, log_alpha)
+            return gating.meta_error(c, g, trained, z, values, points), log_alpha
+        (inner, inner_coords), (outer, outer_coords) = gating.draw(c, values, points)
+        latent, log_alpha = gating.adapt_with_gates(c, g, trained, trained["gates"], inner, coords=inner_coords, noise=noise)
+        return signal_loss(c, trained["shared"], latent, outer, None, outer_coords), log_alpha
+
+    def _pattern(self) -> Stage:
+        def begin(key: jax.Array, params: Params, source: ExampleSource) -> dict[str, Any]:
+            gates, entries = gating.pattern(self.index, np.asarray(params["gates"]["log_alpha"]), self.config.gates.target)
+            return {"gates": gates, "coded": entries}
+
+        return Stage(
+            name="pattern",
+            training=TrainingConfig(num_steps=0),
+            examples=None,
+            init=begin,
+            frozen=lambda params: {},
+            loss=None,
+            finish=lambda params, found: {**params, **found},
+        )
+
+    def adapt(self, params: Params, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+        """ẑ ⊙ δ or ẑ ⊙ m at the open entries [m]; with ``adapt_gates`` at all entries [k], 0 where they are closed."""
+        c, steps = self.config, self.config.adaptation.encode_steps
+        if c.gates.adapt_gates:
+            return gating.adapt_with_gates(c, c.gates, params, params["gates"], values, weight, num_steps=steps)[0]
+        z = jnp.asarray(params["gates"], values.dtype)
+        return coded(params, gating.adapt_gated(c, c.gates, params, z, values, weight, num_steps=steps))
+
+    def layers(self, params: Params, latent: jax.Array) -> Any:
+        c = self.config
+        phi = uncoded(params, latent, c.field.latent_size())
+        if "gates" not in self.decoded:
+            return make_field(c.field).apply({"params": params["shared"]}, phi, method="layers")
+        return gating.gated_layers(c.field, c.gates, self.index, params["shared"], phi, jnp.asarray(params["gates"], phi.dtype))
+
+    def encode(
+        self,
+        params: Params,
+        signals: Sequence[Signal],
+        point: int,
+        *,
+        effort: int = 0,
+        key: jax.Array | None = None,
+        workdir: str | None = None,
+        progress: Progress | None = None,
+    ) -> list[Code]:
+        """As every latent codec's; with ``adapt_gates`` a pattern a patch, and the symbols of its open entries."""
+        if effort != 0 or not self.config.gates.adapt_gates:
+            return super().encode(params, signals, point, effort=effort, key=key, workdir=workdir, progress=progress)
+        return signal_patterns.encode(self, self.index[0], params, signals, point)
+
+    def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> Table:
+        """As every latent codec's; with ``adapt_gates`` first the gates' tables, then as many symbols as they open."""
+        if not self.config.gates.adapt_gates:
+            return super().symbol_model(params, point, grid, meta, decoded, name)
+        return signal_patterns.symbol_model(self.index[0], params, point, grid, decoded, name)
+
+    def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
+        """Decoded values, float32 [p, n, c]."""
+        if not self.config.gates.adapt_gates:
+            return super().synthesise(params, point, codes, grids)
+        return signal_patterns.synthesise(self, self.index[0], params, point, codes, grids)
+
+
+@dataclasses.dataclass(frozen=True)
+class MSCNUnstructured(MSCN):
+    """Sparse updates of all weights."""
+
+    name = "mscn_unstructured"
+
+
+@dataclasses.dataclass(frozen=True)
+class MSCNStructured(MSCN):
+    """Sparse shifts."""
+
+    config: StructuredConfig = StructuredConfig()
+    name = "mscn_structured"

@@ -1,0 +1,233 @@
+"""Strümpler et al. 2022, the basic codec: one Fourier-encoded SIREN a signal, all its weights in the file.
+
+Encoding (section 3.2): w ← a random start; Adam on MSE + λ Σ|w|; a symmetric grid a tensor; AdaRound; retraining on the grid;
+entropy coding. Decoding: evaluate the network at all coordinates. Nothing is trained beforehand, and a file needs no model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vcinr.adaptation.overfit import OptimiserSpec
+from vcinr.codecs import weight_coding
+from vcinr.codecs.codec import Code, Params, Progress, Stage
+from vcinr.codecs.weight_coding import FitConfig, WeightCodingConfig
+from vcinr.codecs.whole_signals import batch_progress, batches_of_equal_shape, evaluate_everywhere
+from vcinr.entropy.range_coder import SymbolModel
+from vcinr.fields import siren
+from vcinr.fields.field import FieldConfig
+from vcinr.signals.modalities import MODALITIES
+from vcinr.signals.signal import Grid, Signal
+
+# Their place is what a file holds, so new ones go to the end.
+_ENCODINGS = ("none", "nerf", "gaussian")
+_ACTIVATIONS = ("sine", "relu")
+
+MAX_META = {
+    "num_layers": 64,
+    "width": 1024,
+    "encoding": len(_ENCODINGS) - 1,
+    "num_frequencies": 256,
+    "milliscale": 2**16,
+    "omega_0": 1000,
+    "activation": len(_ACTIVATIONS) - 1,
+}
+"""The largest value of each number of a file's head."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StrumplerBasicConfig:
+    """The networks, how they are fitted and how they are coded.
+
+    widths: of the network of each operating point, small to large.   num_layers, encoding, num_frequencies, encoding_scale,
+        omega_0, activation: all else about it, see `FieldConfig`; a file holds the scale in whole thousandths.
+    num_steps, optimiser: of Adam; each level of ``effort`` doubles the steps.   seed: of the random start.
+    l1: λ of λ Σ|w| beside the mean squared error of values in [0, 1]. The paper's 1e-5 belongs to values in [-1, 1], whose
+        error is four times as large: it is 2.5e-6 here.
+    bits: of a weight's grid.   coding: AdaRound and retraining.
+    chunk: coordinates a signal's loss takes at once, which bounds memory; 0 for all.
+    batch_samples: samples of signals of equal shape that are fitted together (but at least one signal).
+    """
+
+    modality: str = "picture"
+    widths: tuple[int, ...] = (32, 48, 64, 96, 128)
+    num_layers: int = 3
+    encoding: str = "nerf"
+    num_frequencies: int = 16
+    encoding_scale: float = 1.4
+    omega_0: int = 30
+    activation: str = "sine"
+    num_steps: int = 2000
+    optimiser: OptimiserSpec = OptimiserSpec(lr=2e-3, schedule="cosine", final_fraction=0.02)
+    seed: int = 0
+    l1: float = 2.5e-6
+    bits: int = 8
+    coding: WeightCodingConfig = WeightCodingConfig()
+    chunk: int = 2**15
+    batch_samples: int = 2**16
+
+    def __post_init__(self):
+        if self.modality not in MODALITIES:
+            raise ValueError(f"unknown modality {self.modality!r}: valid are {', '.join(MODALITIES)}")
+        for name, valid in (("encoding", _ENCODINGS), ("activation", _ACTIVATIONS)):
+            if getattr(self, name) not in valid:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; valid are {', '.join(valid)}")
+        if not self.widths:
+            raise ValueError("widths must name the width of at least one operating point")
+        if self.num_steps < 1 or self.l1 < 0 or not 2 <= self.bits <= 16:
+            raise ValueError("strumpler_basic needs num_steps >= 1, l1 >= 0 and bits in 2..16")
+        if round(1000 * self.encoding_scale) / 1000 != self.encoding_scale:
+            raise ValueError(f"a file holds encoding_scale in whole thousandths, which {self.encoding_scale} is not")
+        for point in range(len(self.widths)):
+            field_of(self.modality, self.meta(point))
+
+    def meta(self, point: int) -> dict[str, int]:
+        """What a file's head says of the network of a point."""
+        return {
+            "num_layers": self.num_layers,
+            "width": self.widths[point],
+            "encoding": _ENCODINGS.index(self.encoding),
+            "num_frequencies": self.num_frequencies,
+            "milliscale": round(1000 * self.encoding_scale),
+            "omega_0": self.omega_0,
+            "activation": _ACTIVATIONS.index(self.activation),
+        }
+
+
+def field_of(modality: str, meta: Mapping[str, int | float]) -> FieldConfig:
+    """The network that a file's head describes. ValueError where no encoder describes such a one; nothing is allocated before."""
+    for name, largest in MAX_META.items():
+        if not 0 <= meta[name] <= largest:
+            raise ValueError(f"the head's {name} is {meta[name]}; it lies in 0..{largest}")
+    row = MODALITIES[modality]
+    field = FieldConfig(
+        coord_dim=row.coord_dim,
+        channels=row.channels,
+        num_layers=int(meta["num_layers"]),
+        width=int(meta["width"]),
+        omega_0=float(meta["omega_0"]),
+        modulation="none",
+        encoding=_ENCODINGS[int(meta["encoding"])],
+        num_frequencies=int(meta["num_frequencies"]),
+        encoding_scale=int(meta["milliscale"]) / 1000,
+        activation=_ACTIVATIONS[int(meta["activation"])],
+    )
+    weight_coding.check_size(field)
+    return field
+
+
+@dataclasses.dataclass(frozen=True)
+class StrumplerBasic:
+    """The codec; see `vcinr.codecs.codec.Codec`."""
+
+    config: StrumplerBasicConfig = StrumplerBasicConfig()
+    name = "strumpler_basic"
+    patch = ()
+    streams = weight_coding.STREAMS
+    continuous = True
+    needs_model = False
+
+    @property
+    def modality(self) -> str:
+        return self.config.modality
+
+    @property
+    def meta_types(self) -> Mapping[str, str]:
+        return dict.fromkeys(MAX_META, "int")
+
+    def init(self, key: jax.Array) -> Params:
+        """Nothing but the operating points: nothing is trained."""
+        del key
+        return {"points": {str(i): {} for i in range(len(self.config.widths))}}
+
+    def stages(self) -> tuple[Stage, ...]:
+        return ()
+
+    def point_name(self, point: int) -> str:
+        """The width of the network."""
+        return str(self.config.widths[point])
+
+    def num_points(self, params: Params) -> int:
+        return len(params["points"])
+
+    def encode(
+        self,
+        params: Params,
+        signals: Sequence[Signal],
+        point: int,
+        *,
+        effort: int = 0,
+        key: jax.Array | None = None,
+        workdir: str | None = None,
+        progress: Progress | None = None,
+    ) -> list[Code]:
+        """Codes of signals, those of equal shape fitted together.
+
+        effort: doubles ``num_steps`` so many times.   key: of the random start of them all, instead of the config's seed.
+        """
+        del params
+        c = self.config
+        weight_coding.check_effort(effort, c.num_steps)
+        meta = c.meta(point)
+        field = field_of(c.modality, meta)
+        fit = FitConfig(field, c.l1, c.chunk)
+        key = jax.random.key(c.seed) if key is None else key
+        start = siren.flatten(siren.init_layers(key, field.sizes(), field.omega_0, field.output_bias, field.activation))
+        codes: dict[int, Code] = {}
+        batches = batches_of_equal_shape(signals, c.batch_samples)
+        for i, of_shape in enumerate(batches):
+            batch = weight_coding.make_batch(
+                field, jnp.zeros_like(start), of_shape, f"{self.name}_{self.point_name(point)}_{effort}"
+            )
+            coded = weight_coding.encode_batch(
+                c.coding,
+                fit,
+                batch,
+                jnp.tile(start, (len(of_shape.indices), 1)),
+                c.optimiser,
+                c.num_steps << effort,
+                c.bits,
+                meta=meta,
+                workdir=workdir,
+                report=lambda what, i=i: batch_progress(progress, i, len(batches), what),
+            )
+            codes |= zip(of_shape.indices, coded, strict=True)
+        return [codes[i] for i in range(len(signals))]
+
+    def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> SymbolModel:
+        """From the file alone: the head gives the number of weights, the streams before give their tables."""
+        del params, point, grid
+        return weight_coding.symbol_model(field_of(self.modality, meta), decoded, name)
+
+    def decoder_config(self) -> dict[str, Any]:
+        """Nothing: the file says it all."""
+        return {}
+
+    def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
+        """None."""
+        del params, point
+        return {}
+
+    def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
+        """Decoded values, float32 [1, n, c]; signals of one architecture together."""
+        del params, point
+        values: list[np.ndarray] = [np.empty(0)] * len(codes)
+        fields = [field_of(self.modality, code.meta) for code in codes]
+        for field in dict.fromkeys(fields):
+            chosen = [i for i, each in enumerate(fields) if each == field]
+            weights = [weight_coding.decoded_weights(field, codes[i]) for i in chosen]
+            parts = evaluate_everywhere(_values, field, None, weights, [grids[i] for i in chosen])
+            for i, part in zip(chosen, parts, strict=True):
+                values[i] = part
+        return values
+
+
+def _values(field: FieldConfig, shared: None, weights: jax.Array, coords: jax.Array) -> jax.Array:
+    del shared
+    return weight_coding.field_values(field, jnp.zeros_like(weights), weights, coords)

@@ -1,0 +1,184 @@
+"""Strümpler et al. 2022, the meta-learned codec: the file holds how a signal's weights differ from meta-learned ones.
+
+Training (section 3.4): θ₀ by MAML, through three inner steps with a learned step size for every weight and step, on crops.
+Encoding: those inner steps; Adam on MSE + λ Σ|Δ|, Δ = θ − θ₀; a symmetric grid a tensor; AdaRound and retraining of Δ alone;
+entropy coding. Decoding: evaluate the network of weights θ₀ + Δ at all coordinates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vcinr.adaptation.overfit import OptimiserSpec
+from vcinr.codecs import meta_learning, weight_coding
+from vcinr.codecs.batching import map_batches
+from vcinr.codecs.codec import Code, Params, Progress, Stage, TrainingConfig
+from vcinr.codecs.examples import modality_of
+from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent
+from vcinr.codecs.weight_coding import FitConfig, WeightCodingConfig
+from vcinr.codecs.whole_signals import SignalBatch, batch_progress, batches_of_equal_shape, evaluate_everywhere
+from vcinr.entropy.range_coder import SymbolModel
+from vcinr.fields import siren
+from vcinr.fields.field import FieldConfig
+from vcinr.signals.signal import Grid, Signal
+
+
+@dataclasses.dataclass(frozen=True)
+class StrumplerMetaConfig:
+    """The network, how θ₀ is learned, and how signals are fitted and coded from there.
+
+    crop: shape of what meta-training sees; signals are encoded whole, their coordinates in [-1, 1] whatever their shape.
+    field, adaptation, meta: the network, its inner loop, and the training of θ₀ through it.
+    num_steps, optimiser: of Adam after the inner loop; each level of ``effort`` doubles the steps.
+    l1, bits: of each operating point: λ of λ Σ|Δ| beside the mean squared error of values in [0, 1], and bits of a weight's
+        grid. All points share θ₀, and any of them decodes the files of all. The paper's λ of 1e-5 belongs to values in
+        [-1, 1], whose error is four times as large: it is 2.5e-6 here.
+    coding: AdaRound and retraining.   batch_samples: samples of signals of equal shape that are fitted together (but at least
+        one signal).   chunk: coordinates a signal's loss takes at once, which bounds memory; 0 for all.
+    """
+
+    crop: tuple[int, ...] = (32, 32)
+    modality: str = "picture"
+    field: FieldConfig = FieldConfig(num_layers=3, width=32, modulation="weight_update", encoding="nerf")
+    adaptation: AdaptationConfig = AdaptationConfig(num_steps=3, learn_start=False)
+    meta: TrainingConfig = TrainingConfig(num_steps=2000, batch_size=16, lr=1e-3)
+    num_steps: int = 1000
+    optimiser: OptimiserSpec = OptimiserSpec(lr=1e-3, schedule="cosine", final_fraction=0.02)
+    l1: tuple[float, ...] = (2.5e-6,)
+    bits: tuple[int, ...] = (7,)
+    coding: WeightCodingConfig = WeightCodingConfig()
+    chunk: int = 2**15
+    batch_samples: int = 2**16
+
+    def __post_init__(self):
+        row = modality_of(self.modality, self.crop)
+        for key in ("coord_dim", "channels"):
+            if getattr(self.field, key) != getattr(row, key):
+                raise ValueError(f"field.{key} is {getattr(self.field, key)}, but a {row.name} has {getattr(row, key)}")
+        if self.field.modulation != "weight_update" or self.field.linear_head:
+            raise ValueError("strumpler_meta codes changes of weights: field.modulation is weight_update, without linear_head")
+        if self.adaptation.learn_start:
+            raise ValueError("strumpler_meta needs adaptation.learn_start=False: weights are θ₀ where the update is 0")
+        if not self.l1 or len(self.l1) != len(self.bits):
+            raise ValueError(f"l1 and bits name one value an operating point, not {self.l1} and {self.bits}")
+        if self.num_steps < 1 or min(self.l1) < 0 or not all(2 <= bits <= 16 for bits in self.bits):
+            raise ValueError("strumpler_meta needs num_steps >= 1, l1 >= 0 and bits in 2..16")
+        weight_coding.check_size(self.field)
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """What meta-learning calls the shape of its examples."""
+        return self.crop
+
+
+def base_weights(config: StrumplerMetaConfig, shared: Mapping[str, Any]) -> jax.Array:
+    """θ₀ as one vector [p], in the order of `siren.flatten`."""
+    layers = [(jnp.asarray(shared[f"kernel_{i}"]), jnp.asarray(shared[f"bias_{i}"])) for i in range(len(config.field.sizes()))]
+    return siren.flatten(layers)
+
+
+def first_updates(config: StrumplerMetaConfig, params: Params, signals: SignalBatch) -> np.ndarray:
+    """Δ of each signal after the inner loop, [b, p]."""
+    trained = {name: params[name] for name in ("shared", "latent_init", "step_sizes")} | {"coords": signals.coords}
+    count, samples = signals.values.shape[:2]
+    weight = np.ones((count, samples), np.float32) if signals.weight is None else signals.weight
+    updates = map_batches(_adapt_row, config, trained, (signals.values, weight), count)
+    if not np.isfinite(updates).all():
+        raise ValueError("the inner loop diverges on these signals: train θ₀ with smaller step sizes, or on larger crops")
+    return updates
+
+
+@dataclasses.dataclass(frozen=True)
+class StrumplerMeta:
+    """The codec; see `vcinr.codecs.codec.Codec`."""
+
+    config: StrumplerMetaConfig = StrumplerMetaConfig()
+    name = "strumpler_meta"
+    patch = ()
+    streams = weight_coding.STREAMS
+    continuous = True
+    needs_model = True
+
+    @property
+    def modality(self) -> str:
+        return self.config.modality
+
+    @property
+    def meta_types(self) -> Mapping[str, str]:
+        return {}
+
+    def init(self, key: jax.Array) -> Params:
+        """θ₀ at a network's ordinary start, and the operating points."""
+        return {**meta_learning.init(self.config, key), "points": {str(i): {} for i in range(len(self.config.bits))}}
+
+    def stages(self) -> tuple[Stage, ...]:
+        """MAML."""
+        return (meta_learning.meta_stage(self.config),)
+
+    def num_points(self, params: Params) -> int:
+        return len(params["points"])
+
+    def encode(
+        self,
+        params: Params,
+        signals: Sequence[Signal],
+        point: int,
+        *,
+        effort: int = 0,
+        key: jax.Array | None = None,
+        workdir: str | None = None,
+        progress: Progress | None = None,
+    ) -> list[Code]:
+        """Codes of signals, those of equal shape fitted together; effort: doubles ``num_steps`` so many times."""
+        del key
+        c = self.config
+        weight_coding.check_effort(effort, c.num_steps)
+        fit, base = FitConfig(c.field, c.l1[point], c.chunk), base_weights(c, params["shared"])
+        codes: dict[int, Code] = {}
+        batches = batches_of_equal_shape(signals, c.batch_samples)
+        for i, of_shape in enumerate(batches):
+            coded = weight_coding.encode_batch(
+                c.coding,
+                fit,
+                weight_coding.make_batch(c.field, base, of_shape, f"{self.name}_{point}_{effort}"),
+                first_updates(c, params, of_shape),
+                c.optimiser,
+                c.num_steps << effort,
+                c.bits[point],
+                meta={},
+                workdir=workdir,
+                report=lambda what, i=i: batch_progress(progress, i, len(batches), what),
+            )
+            codes |= zip(of_shape.indices, coded, strict=True)
+        return [codes[i] for i in range(len(signals))]
+
+    def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> SymbolModel:
+        """The model gives the number of weights, the streams before give their tables."""
+        del params, point, grid, meta
+        return weight_coding.symbol_model(self.config.field, decoded, name)
+
+    def decoder_config(self) -> dict[str, Any]:
+        return {"field": self.config.field.described()}
+
+    def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
+        """θ₀, the same for all points."""
+        del point
+        return {f"shared/{name}": np.asarray(array) for name, array in params["shared"].items()}
+
+    def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
+        """Decoded values, float32 [1, n, c]."""
+        del point
+        field = self.config.field
+        updates = [weight_coding.decoded_weights(field, code) for code in codes]
+        return evaluate_everywhere(weight_coding.field_values, field, base_weights(self.config, params["shared"]), updates, grids)
+
+
+def _adapt_row(config: StrumplerMetaConfig, trained: Any, values: jax.Array, weight: jax.Array) -> jax.Array:
+    steps = config.adaptation.encode_steps
+    return adapt_latent(config, trained, values, weight, trained["coords"], num_steps=steps)

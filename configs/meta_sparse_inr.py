@@ -36,7 +36,7 @@ def demo() -> ConfigDict:
 
 
 def celeba() -> ConfigDict:
-    """The paper's sizes on the 64×64 faces of `$VCINR_DATA` (the paper: 178×178): 4 × 256 (three sine layers and the output),
+    """The paper's sizes on the 64×64 faces of `$VCINR_DATA` (the paper: 178×178): 4 × 256 (and the output),
     ω₀ = 200, two inner steps of 1e-2, Adam 1e-5, batch 3; 20 rounds that prune a fifth, 30,000 steps each. For accelerators."""
     training = {"batch_size": 3, "lr": 1e-5, "eval_every": 5000, "checkpoint_every": 5000, "collapse_db": 0.0, "log_every": 100}
     return make_config(
@@ -44,7 +44,7 @@ def celeba() -> ConfigDict:
         {"name": "faces"},
         {
             "patch": (64, 64),
-            "field": {"modulation": "weight_update", "num_layers": 3, "width": 256, "omega_0": 200.0},
+            "field": {"modulation": "weight_update", "num_layers": 4, "width": 256, "omega_0": 200.0},
             "adaptation": {"num_steps": 2, "step_sizes": "fixed", "learn_start": False, "inner_lr": 1e-2},
             "target": 0.8**20,
             "rounds": 20,

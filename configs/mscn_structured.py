@@ -18,9 +18,9 @@ def demo() -> ConfigDict:
         "mscn_structured",
         {"name": "demo", "test_tiles": 32, "test_limit": 64},
         {
-            "field": {"modulation": "shifts", "num_layers": 5, "width": 64},
-            "adaptation": {"num_steps": 3, "learn_start": False, "initial_step": 0.1},
-            "gates": {"apply": "modulation", "target": 0.25},
+            "field": {"modulation": "shifts", "num_layers": 4, "width": 48},
+            "adaptation": {"num_steps": 3, "learn_start": False, "initial_step": 0.1, "subset": 512},
+            "gates": {"apply": "modulation", "target": 1 / 3},
             "sparsify": {**training, "num_steps": 500, "final_lr_fraction": 0.3, "collapse_db": 0.0},
             "meta": {**training, "num_steps": 400, "eval_every": 200},
             "uniform": {"bits": (3, 4, 5, 6), "num_latents": 2000},

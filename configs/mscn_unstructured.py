@@ -28,7 +28,7 @@ def demo() -> ConfigDict:
 
 
 def celeba() -> ConfigDict:
-    """The paper's sizes on the 64×64 faces of `$VCINR_DATA` (the paper: 178×178): 4 × 256 (three sine layers and the output), two
+    """The paper's sizes on the 64×64 faces of `$VCINR_DATA` (the paper: 178×178): 4 × 256 (and the output), two
     steps of Meta-SGD, batch 3. How long it trains, and how gates start, the paper's main text does not say. For accelerators."""
     training = {"batch_size": 3, "lr": 1e-5, "warmup_steps": 1000, "eval_every": 5000, "checkpoint_every": 5000, "log_every": 100}
     return make_config(
@@ -36,7 +36,7 @@ def celeba() -> ConfigDict:
         {"name": "faces"},
         {
             "patch": (64, 64),
-            "field": {"modulation": "weight_update", "num_layers": 3, "width": 256},
+            "field": {"modulation": "weight_update", "num_layers": 4, "width": 256},
             "adaptation": {"num_steps": 2, "learn_start": False},
             "gates": {"target": 0.02, "gate_lr": 1e-3, "lambda_lr": 1e-3},
             "sparsify": {**training, "num_steps": 200_000, "collapse_db": 0.0},

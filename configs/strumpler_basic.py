@@ -17,7 +17,9 @@ def demo() -> ConfigDict:
     """The tiles of `configs/vc_inr.py:demo`, a tiny network each, for two CPU cores.
 
     Commands: `python -m experiments.train --config=configs/strumpler_basic.py:demo --workdir=runs/strumpler_basic_demo`, then
-    `python -m experiments.evaluate --workdir=runs/strumpler_basic_demo --out=runs/strumpler_basic_demo/rd.json`.
+    `python -m experiments.evaluate --workdir=runs/strumpler_basic_demo --out=runs/strumpler_basic_demo/rd.json`. A minute and a
+    half on two shared cores. 64 test tiles: 1.85, 3.45, 6.65 bpp of payload at 32.7, 36.7, 40.5 dB: on so few pixels a network
+    of its own is dear.
     """
     return make_config(
         "strumpler_basic",

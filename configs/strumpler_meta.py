@@ -21,7 +21,8 @@ def demo() -> ConfigDict:
     """The tiles of `configs/vc_inr.py:demo`, one tiny network for all, for two CPU cores.
 
     Commands: `python -m experiments.train --config=configs/strumpler_meta.py:demo --workdir=runs/strumpler_meta_demo`, then
-    `python -m experiments.evaluate --workdir=runs/strumpler_meta_demo --out=runs/strumpler_meta_demo/rd.json`.
+    `python -m experiments.evaluate --workdir=runs/strumpler_meta_demo --out=runs/strumpler_meta_demo/rd.json`. Two minutes on two
+    shared cores. 64 test tiles: 1.07, 1.33, 1.95, 2.57 bpp of payload at 32.4, 34.0, 36.0, 37.0 dB.
     """
     return make_config(
         "strumpler_meta",

@@ -127,8 +127,7 @@ def test_a_unit_has_one_gate_for_all_that_leads_into_it():
     np.testing.assert_array_equal(gate_index(SHIFTS, "modulation", "layer")[0], np.repeat([0, 1, 2], 4))
 
 
-@pytest.mark.parametrize("apply", gating.APPLY)
-@pytest.mark.parametrize("group", gating.GROUP)
+@pytest.mark.parametrize(("apply", "group"), [("update", "entry"), ("modulation", "layer"), ("activations", "unit")])
 def test_the_expected_fraction_is_the_frequency_of_open_entries(apply, group):
     index = gate_index(SHIFTS if apply == "modulation" else WEIGHTS, apply, group)
     log_alpha = jnp.asarray(np.random.default_rng(0).normal(-1, 2, gating.num_gates(index)), jnp.float32)

@@ -89,6 +89,7 @@ def test_a_file_is_as_large_as_its_estimate(model, files):
 
 
 def test_points_differ_for_the_encoder_alone(model, pictures, files):
+    assert [point["name"] for point in model.points] == ["5 bits, 0.0003", "8 bits, 0"]
     assert len({point["fingerprint"] for point in model.points}) == 1
     assert all(len(coarse) < len(fine) for coarse, fine in zip(*files, strict=True))
     # The stronger the penalty, the more weights stay where they were learned.

@@ -335,7 +335,7 @@ def sparse_meta_stage(config: SparseConfig, gates: GateConfig, name: str, traini
     def begin(key: jax.Array, params: Params, source: ExampleSource) -> dict[str, Any]:
         params = jax.tree.map(jnp.asarray, {part: params[part] for part in (*PARTS, "gates")})
         if restart:
-            return start(config, gates, params["gates"].astype(jnp.float32), key, params, source)
+            return start(config, gates, jnp.asarray(params["gates"], jnp.float32), key, params, source)
         return {part: params[part] for part in PARTS}
 
     def error(trained: Any, frozen: Any, example: Mapping[str, jax.Array], key: jax.Array | None):

@@ -1,9 +1,9 @@
 """MetaSparseINR: meta-learned weights, pruned by magnitude and meta-learned again, round after round (Lee et al. 2021).
 
 Stages: ``meta``, MAML on all weights θ₀ (two inner steps in the paper); then for r = 1, 2, … ``prune_r``, in closed form, which
-keeps the largest |θ₀| among those that are left, each round the same fraction of them, and ``retrain_r``, MAML under the mask;
-then those of the compression. Pruned weights are 0 in every signal: the mask belongs to the model, and a file holds w − θ₀ of the
-survivors.
+keeps the largest |θ₀| among those that are left, kernels and biases together, each round the same fraction of them, and
+``retrain_r``, MAML under the mask; then those of the compression. Pruned weights are 0 in every signal: the mask belongs to the
+model, and a file holds w − θ₀ of the survivors.
 """
 
 from __future__ import annotations

@@ -121,6 +121,10 @@ class StrumplerMeta:
         """MAML."""
         return (meta_learning.meta_stage(self.config),)
 
+    def point_name(self, point: int) -> str:
+        """Bits and λ."""
+        return f"{self.config.bits[point]} bits, {self.config.l1[point]:g}"
+
     def num_points(self, params: Params) -> int:
         return len(params["points"])
 

@@ -173,9 +173,8 @@ def fit_weights(
     *,
     workdir: str | None = None,
     progress: Progress | None = None,
-    chunk_steps: int = 0,
 ) -> Overfitted:
-    """Fits each signal of a batch from its row of ``updates`` [b, p]; chunk_steps: as of `overfit`, 0 to choose."""
+    """Fits each signal of a batch from its row of ``updates`` [b, p]."""
     return overfit(
         fit_loss,
         config,
@@ -184,7 +183,7 @@ def fit_weights(
         batch.data,
         optimiser,
         num_steps,
-        chunk_steps=chunk_steps or _chunk_steps(config, batch),
+        chunk_steps=_chunk_steps(config, batch),
         workdir=workdir,
         name=f"{batch.name}_fit",
         labels=batch.labels,

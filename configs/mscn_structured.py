@@ -19,12 +19,11 @@ def demo() -> ConfigDict:
         {"name": "demo", "test_tiles": 32, "test_limit": 64},
         {
             "field": {"modulation": "shifts", "num_layers": 4, "width": 48},
-            "adaptation": {"num_steps": 3, "learn_start": False, "initial_step": 0.1, "subset": 512},
+            "adaptation": {"num_steps": 3, "initial_step": 0.1, "subset": 512, "step_rate": 20.0},
             "gates": {"apply": "modulation", "target": 1 / 3},
             "sparsify": {**training, "num_steps": 500, "final_lr_fraction": 0.3, "collapse_db": 0.0},
             "meta": {**training, "num_steps": 400, "eval_every": 200},
             "uniform": {"bits": (3, 4, 5, 6), "num_latents": 2000},
-            "step_rate": 20.0,
         },
     )
 
@@ -45,12 +44,11 @@ def _paper(data: dict, entries: int, patch: tuple[int, ...]) -> ConfigDict:
         {
             "patch": patch,
             "field": {"modulation": "shifts", "num_layers": 14, "width": 512},
-            "adaptation": {"num_steps": 3, "learn_start": False},
+            "adaptation": {"num_steps": 3, "step_rate": 100.0},
             "gates": {"apply": "modulation", "target": entries / 7168, "gate_lr": 1e-3, "lambda_lr": 1e-3},
             "sparsify": {**training, "num_steps": 200_000, "microbatch": 4, "collapse_db": 0.0},
             "meta": {**training, "num_steps": 300_000, "microbatch": 4},
             "uniform": {"bits": (4, 5, 6, 7), "offsets_per_picture": 1},
-            "step_rate": 100.0,
         },
     )
 

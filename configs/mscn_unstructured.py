@@ -18,7 +18,7 @@ def demo() -> ConfigDict:
         {"name": "demo", "test_tiles": 32, "test_limit": 64},
         {
             "field": {"modulation": "weight_update", "num_layers": 3, "width": 32},
-            "adaptation": {"num_steps": 2, "learn_start": False, "initial_step": 1.0},
+            "adaptation": {"num_steps": 2, "initial_step": 1.0},
             "gates": {"target": 0.06},
             "sparsify": {**training, "num_steps": 500, "final_lr_fraction": 0.3, "collapse_db": 0.0},
             "meta": {**training, "num_steps": 400, "eval_every": 200},
@@ -37,12 +37,11 @@ def celeba() -> ConfigDict:
         {
             "patch": (64, 64),
             "field": {"modulation": "weight_update", "num_layers": 4, "width": 256},
-            "adaptation": {"num_steps": 2, "learn_start": False},
+            "adaptation": {"num_steps": 2, "step_rate": 100.0},
             "gates": {"target": 0.02, "gate_lr": 1e-3, "lambda_lr": 1e-3},
             "sparsify": {**training, "num_steps": 200_000, "collapse_db": 0.0},
             "meta": {**training, "num_steps": 300_000},
             "uniform": {"bits": (5, 6, 7, 8), "one_table": True, "offsets_per_picture": 1},
-            "step_rate": 100.0,
         },
     )
 

@@ -27,7 +27,7 @@ import numpy as np
 from vcinr.codecs.batching import map_batches
 from vcinr.codecs.codec import Stage, TrainingConfig
 from vcinr.codecs.functa import Functa, FunctaConfig
-from vcinr.codecs.gating import GateConfig, sparse_meta_stage
+from vcinr.codecs.gating import GateConfig
 from vcinr.codecs.latent_codec import LatentCodec
 from vcinr.codecs.meta_learning import AdaptationConfig
 from vcinr.codecs.meta_sparse_inr import MetaSparseINR, MetaSparseINRConfig
@@ -35,6 +35,7 @@ from vcinr.codecs.mscn import MSCNConfig, MSCNStructured, MSCNUnstructured, Stru
 from vcinr.evaluation.metrics import psnr_db
 from vcinr.evaluation.studies import save_study, study_table
 from vcinr.fields.field import FieldConfig
+from vcinr.provenance import git_revision, provenance
 from vcinr.signals.datasets import DatasetMissing, load_split
 from vcinr.signals.sources import PatchSource
 from vcinr.training.run import train
@@ -52,14 +53,20 @@ GATED_SHARE = 0.6
 ROUNDS = 4
 
 
-def inner(num_steps: int, step_sizes: str, initial_step: float) -> AdaptationConfig:
+def inner(num_steps: int, step_sizes: str, initial_step: float, step_rate: float) -> AdaptationConfig:
     """The inner loop, on random coordinates in training."""
-    return AdaptationConfig(num_steps, step_sizes=step_sizes, initial_step=initial_step, learn_start=False, subset=COORDINATES)
+    settings = {"step_rate": step_rate, "learn_start": False, "subset": COORDINATES}
+    return AdaptationConfig(num_steps, step_sizes=step_sizes, initial_step=initial_step, **settings)
 
 
 def inner_of_weights(step_sizes: str) -> AdaptationConfig:
     """Two steps; fixed ones start shorter, for a step of 1/λ_max that nothing corrects is too long as θ moves."""
-    return inner(2, step_sizes, 1.0 if step_sizes == "learned" else 0.3)
+    return inner(2, step_sizes, 1.0 if step_sizes == "learned" else 0.3, WEIGHT_STEP_RATE)
+
+
+def inner_of_shifts(step_sizes: str) -> AdaptationConfig:
+    """Three steps, that start short: the curvature grows as θ learns."""
+    return inner(3, step_sizes, 0.1, SHIFT_STEP_RATE)
 
 
 def steps_of(num_steps: int, lr: float, final: float = 0.02) -> TrainingConfig:
@@ -87,7 +94,6 @@ def meta_sparse_inr(entries: int, steps: int, step_sizes: str) -> LatentCodec:
             rounds=ROUNDS,
             meta=steps_of(steps - ROUNDS * round_steps, WEIGHT_LR, 0.3),
             retrain=steps_of(round_steps, WEIGHT_LR, 0.1),
-            step_rate=WEIGHT_STEP_RATE,
         )
     )
 
@@ -100,7 +106,6 @@ def mscn_unstructured(entries: int, steps: int, step_sizes: str) -> LatentCodec:
             field=WEIGHTS,
             adaptation=inner_of_weights(step_sizes),
             gates=GateConfig(target=entries / WEIGHTS.latent_size()),
-            step_rate=WEIGHT_STEP_RATE,
             **gated_steps(steps, WEIGHT_LR),
         )
     )
@@ -112,36 +117,17 @@ def mscn_structured(entries: int, steps: int, step_sizes: str) -> LatentCodec:
         StructuredConfig(
             patch=PATCH,
             field=SHIFTS,
-            adaptation=inner(3, step_sizes, 0.1),
+            adaptation=inner_of_shifts(step_sizes),
             gates=GateConfig(apply="modulation", target=entries / SHIFTS.latent_size()),
-            step_rate=SHIFT_STEP_RATE,
             **gated_steps(steps, SHIFT_LR),
         )
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class OpenFunctaConfig(FunctaConfig):
-    """As `FunctaConfig`, with a rate of the step sizes' own, as its competitor has."""
-
-    step_rate: float = SHIFT_STEP_RATE
-
-
-class OpenFuncta(Functa):
-    """Functa trained by the stage that trains its competitor, all gates open."""
-
-    def init(self, key: jax.Array) -> dict[str, Any]:
-        return {**super().init(key), "gates": np.ones(self.config.field.latent_size(), np.int32)}
-
-    def field_stages(self) -> tuple[Stage, ...]:
-        return (sparse_meta_stage(self.config, GateConfig(apply="modulation"), "meta", self.config.meta, restart=True),)
-
-
 def functa(entries: int, steps: int, step_sizes: str) -> LatentCodec:
     """A latent of as many numbers, from which all shifts are made."""
     field = dataclasses.replace(SHIFTS, modulation="latent_shifts", latent_dim=entries)
-    adaptation = inner(3, step_sizes, 0.1)
-    return OpenFuncta(OpenFunctaConfig(patch=PATCH, field=field, adaptation=adaptation, meta=steps_of(steps, SHIFT_LR)))
+    return Functa(FunctaConfig(patch=PATCH, field=field, adaptation=inner_of_shifts(step_sizes), meta=steps_of(steps, SHIFT_LR)))
 
 
 Method = tuple[Callable[[int, int, str], LatentCodec], str]
@@ -160,7 +146,7 @@ class Part:
 PARTS = {
     "unstructured": Part(
         "Sparse updates of all weights: MSCN against MetaSparseINR",
-        (512, 1536, 4608),
+        (1024, 2048, 4096),
         {
             "MetaSparseINR": (meta_sparse_inr, "fixed"),
             "MetaSparseINR, Meta-SGD": (meta_sparse_inr, "learned"),
@@ -229,7 +215,7 @@ def finished(path: Path, settings: dict[str, Any], make: Callable[[], dict[str, 
         if row["settings"] != settings:
             raise ValueError(f"{path} was made with other settings: give this study a workdir of its own")
         return row
-    row = {"settings": settings, **make()}
+    row = {"settings": settings, "revision": git_revision(), **make()}
     write_atomically(path, (json.dumps(row) + "\n").encode())
     return row
 
@@ -273,13 +259,14 @@ def study(options: argparse.Namespace) -> str:
     sizes = options.sizes or part.sizes
     means: dict[tuple[str, int], np.ndarray] = {}
     seconds, coded = 0.0, {}
-    settings = {"steps": options.steps, "faces": len(test), "batch": BATCH, "coordinates": COORDINATES}
+    source = provenance()
     # Seed by seed, so that a study that was cut short has whole tables of fewer seeds.
     runs = [(seed, size, method) for seed in range(options.seeds) for size in sizes for method in part.methods]
     for number, (seed, size, method) in enumerate(runs, start=1):
         make, step_sizes = part.methods[method]
         codec = make(size, options.steps, step_sizes)
         name = f"{method.lower().replace(', ', '_').replace(' ', '_')}_{size}_seed{seed}"
+        settings = {"faces": len(test), "config": json.loads(json.dumps(dataclasses.asdict(codec.config)))}
         row = finished(workdir / f"{name}.json", settings, partial(run, codec, seed, faces, test, workdir / "training" / name))
         mean = float(np.mean(row["psnr_db"]))
         print(f"{number}/{len(runs)} {name}: {row['coded']} coded, {mean:.2f} dB, {row['seconds']:.0f} s", flush=True)
@@ -287,6 +274,7 @@ def study(options: argparse.Namespace) -> str:
         seconds += row["seconds"]
         coded[method, size] = row["coded"]
     columns, rows = summary(part, sizes, means)
+    mean_colour = float(np.mean(psnr_db(np.mean(np.square(test - test.mean(axis=1, keepdims=True)), axis=(1, 2)))))
     fewer = sorted({f"{method} {found} of {size}" for (method, size), found in coded.items() if found != size})
     found = save_study(
         options.record or f"docs/results/studies/sparsity_{options.part}.json",
@@ -294,11 +282,16 @@ def study(options: argparse.Namespace) -> str:
         about=(
             f"PSNR in dB, mean over {len(test)} held-out faces at 64×64, before quantisation; mean ± standard deviation over "
             f"{options.seeds} seeds; Δ: mean of the paired differences ± its standard error. Every method trained for "
-            f"{options.steps} steps of {BATCH} faces, {COORDINATES} random coordinates each."
+            f"{options.steps} steps of {BATCH} faces, {COORDINATES} random coordinates each. Every face's own mean colour: "
+            f"{mean_colour:.2f} dB."
         ),
         columns=columns,
         rows=rows,
-        command=f"python -m experiments.sparsity --part={options.part} --workdir=DIR --steps={options.steps}",
+        command=(
+            f"python -m experiments.sparsity --part={options.part} --workdir=DIR --steps={options.steps} --seeds={options.seeds} "
+            f"--sizes {' '.join(map(str, sizes))}"
+        ),
+        source=source,
         duration_s=seconds,
         notes=f"Entries coded where they are not those of the row: {'; '.join(fewer)}." if fewer else "",
     )
@@ -311,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", required=True, choices=sorted(PARTS), help="which comparison")
     parser.add_argument("--workdir", required=True, help="where runs go, and are found again")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, … (%(default)s)")
-    parser.add_argument("--steps", type=int, default=800, help="outer steps of every method (%(default)s)")
+    parser.add_argument("--steps", type=int, default=400, help="outer steps of every method (%(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", help="coded entries (the part's own)")
     parser.add_argument("--limit", type=int, default=0, help="test faces, 0 for all 200 (%(default)s)")
     parser.add_argument("--record", default="", help="the JSON file to write (docs/results/studies/sparsity_PART.json)")

@@ -51,8 +51,8 @@ def make_codec(name: str, config: Mapping[str, Any]) -> Codec:
 def build_config(config_type: type, values: Mapping[str, Any], where: str, default: Any = None) -> Any:
     """A frozen config dataclass from a nested mapping; lists become tuples. ValueError as for `make_codec`.
 
-    default: what keys that are left out are taken from, instead of the type's own defaults. So a part of a nested config overrides
-    a part of what its owner has there.
+    default: what keys that are left out are taken from, instead of the type's own defaults. So a part of a nested config
+    overrides a part of what its owner has there.
     """
     fields = {field.name: field for field in dataclasses.fields(config_type)}
     hints = typing.get_type_hints(config_type)

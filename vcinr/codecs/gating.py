@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from vcinr.adaptation.meta_sgd import StepSizes, meta_sgd, step_size
 from vcinr.codecs import meta_learning
 from vcinr.codecs.codec import ExampleSource, Params, Stage, TrainingConfig
 from vcinr.codecs.examples import NormalisedSource
-from vcinr.codecs.meta_learning import MetaConfig, Trained, adapt_latent, layers_loss, subset
+from vcinr.codecs.meta_learning import MetaConfig, Trained, adapt_latent, cut, draw, layers_loss, lr_multipliers
 from vcinr.fields import modulations, siren
 from vcinr.fields.field import FieldConfig, make_field
 
@@ -119,6 +119,8 @@ def unit_gates(field: FieldConfig, group: str) -> Int[np.ndarray, " units"]:
 
 def check_field(field: FieldConfig, apply: str, group: str) -> None:
     """ValueError where gates applied like this, in such groups, have no meaning for the field, or save nothing of its latent."""
+    if field.linear_head:
+        raise ValueError("closed entries would reach the field through its linear head: set field.linear_head to False")
     needed = {"weights": ("weight_update",), "activations": ("shifts", "weight_update")}.get(apply)
     if needed is None and group != "entry":
         needed = ("shifts", "weight_update")
@@ -142,6 +144,11 @@ def spread(index: Int[np.ndarray, "r k"], gates: Gates) -> Float[Array, " k"]:
 def expected_open(index: Int[np.ndarray, "r k"], log_alpha: Gates) -> Float[Array, ""]:
     """Expected fraction of the entries that are open: the L0 penalty over the latent's length (equation 6)."""
     return jnp.mean(spread(index, hard_concrete.open_probability(log_alpha)))
+
+
+def open_fraction(index: Int[np.ndarray, "r k"], log_alpha: Gates) -> Float[Array, ""]:
+    """Fraction of the entries that deterministic gates leave open."""
+    return jnp.mean(spread(index, (hard_concrete.deterministic(log_alpha) > 0).astype(log_alpha.dtype)))
 
 
 def gated_layers(
@@ -234,14 +241,18 @@ def adapt_with_gates(
     return latent_of(state), state[1]
 
 
-def neutral_penalty(gates: GateConfig, open_fraction: jax.Array, log_lambda: jax.Array) -> Float[Array, ""]:
+def neutral_penalty(
+    gates: GateConfig, open_fraction: jax.Array, log_lambda: jax.Array, paid: jax.Array | None = None
+) -> Float[Array, ""]:
     """Zero in value; its gradients are those of λ · penalty, and of an ascent of log λ until the target is reached.
 
-    With the violation v = log(open fraction / target), clipped to ±1: λ (1 + 5 v) times the gradient of the penalty (the second
+    paid: fraction of the entries that a file pays for, where that is not the expected open one.
+    With the violation v = log(paid / target), clipped to ±1: λ (1 + 5 v) times the gradient of the penalty (the second
     part damps what would swing, and opens gates again where too many have closed), and −v / 100 for log λ.
     Platt and Barr 1987, "Constrained differential optimization", section 4.
     """
-    violation = jax.lax.stop_gradient(jnp.clip(jnp.log(open_fraction / gates.target), -1.0, 1.0))
+    paid = jnp.maximum(open_fraction if paid is None else paid, 1e-9)
+    violation = jax.lax.stop_gradient(jnp.clip(jnp.log(paid / gates.target), -1.0, 1.0))
     pressure = jax.lax.stop_gradient(jnp.exp(log_lambda)) * (1.0 + 5.0 * violation)
     # A hundredth, so that clipping the global norm leaves θ its share; Adam makes up for it.
     terms = pressure * open_fraction - 0.01 * violation * log_lambda
@@ -270,13 +281,7 @@ def pattern(index: Int[np.ndarray, "r k"], log_alpha: Float[np.ndarray, " g"], t
     return gates, np.flatnonzero(last < kept).astype(np.int32)
 
 
-class SparseConfig(MetaConfig, Protocol):
-    """What is read here of a sparse codec's config; step_rate: outer rate of the log step sizes in multiples of ``lr``."""
-
-    step_rate: float
-
-
-def start(config: SparseConfig, gates: GateConfig, z: Gates, key: jax.Array, params: Params, source: ExampleSource) -> dict:
+def start(config: MetaConfig, gates: GateConfig, z: Gates, key: jax.Array, params: Params, source: ExampleSource) -> dict:
     """θ, φ₀ and step sizes as training under gates z starts from them: relative to 1/λ_max over what z leaves open."""
     mask = spread(gate_index(config.field, gates.apply, gates.group), z) if gates.apply == "update" else 1.0
 
@@ -286,34 +291,8 @@ def start(config: SparseConfig, gates: GateConfig, z: Gates, key: jax.Array, par
     return meta_learning.start(config, key, params, source, loss)
 
 
-def cut(config: SparseConfig, trained: Trained) -> Trained:
-    """The same, gradients passing only to what the config has learned; the rest are carried along."""
-    a = config.adaptation
-    fixed = (() if a.learn_start else ("latent_init",)) + (() if a.step_sizes == "learned" else ("step_sizes",))
-    return {part: jax.lax.stop_gradient(tree) if part in fixed else tree for part, tree in trained.items()}
-
-
-def step_rates(config: SparseConfig, trained: Any) -> dict[str, Any]:
-    """Multipliers of the outer rate for what meta-learning trains."""
-    rates = {part: jax.tree.map(lambda _: 1.0, trained[part]) for part in ("shared", "latent_init")}
-    return {**rates, "step_sizes": {"log_scale": config.step_rate, "reference": 0.0}}
-
-
-def draw(
-    config: MetaConfig, values: Float[Array, "n c"], key: jax.Array | None
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """(values, coords) to adapt to, and those to measure the error on: all, or two draws of ``adaptation.subset`` of them.
-
-    With one draw for both, what is rewarded is to fit the points of the draw and not the signal between them.
-    """
-    if key is None:
-        return (subset(config, values, None),) * 2
-    first, second = jax.random.split(key)
-    return subset(config, values, first), subset(config, values, second)
-
-
 def meta_error(
-    config: SparseConfig, gates: GateConfig, trained: Trained, z: Gates, values: Float[Array, "n c"], key: jax.Array | None
+    config: MetaConfig, gates: GateConfig, trained: Trained, z: Gates, values: Float[Array, "n c"], key: jax.Array | None
 ) -> Float[Array, ""]:
     """MSE after adaptation under gates z; of random points (`draw`) where there is a key."""
     (inner, inner_coords), (outer, outer_coords) = draw(config, values, key)
@@ -326,7 +305,7 @@ def with_psnr(error: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     return error, {"psnr_db": -10.0 * jnp.log10(error)}
 
 
-def sparse_meta_stage(config: SparseConfig, gates: GateConfig, name: str, training: TrainingConfig, *, restart: bool) -> Stage:
+def sparse_meta_stage(config: MetaConfig, gates: GateConfig, name: str, training: TrainingConfig, *, restart: bool) -> Stage:
     """Meta-learning under the pattern in ``params["gates"]``: of θ, and of φ₀ and step sizes as the config says.
 
     restart: whether step sizes are measured anew, under the pattern; False to go on with those there are.
@@ -351,5 +330,5 @@ def sparse_meta_stage(config: SparseConfig, gates: GateConfig, name: str, traini
         loss=lambda trained, *rest: error(cut(config, trained), *rest),
         finish=lambda params, trained: {**params, **trained},
         evaluate=lambda trained, frozen, example, key: error(trained, frozen, example, None),
-        lr_multipliers=partial(step_rates, config),
+        lr_multipliers=partial(lr_multipliers, config),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -33,7 +34,8 @@ class AdaptationConfig:
     these are used again.  step_sizes: "learned", one a step and dimension (Meta-SGD), or "fixed" as they start.
     initial_step: first step sizes in multiples of 1/λ_max of the inner loss.  inner_lr: first step sizes in themselves, instead
     of ``initial_step`` where it is not 0.  learn_start: whether φ₀ is trained or stays 0.
-    chunk: coordinates at once, 0 for all.  subset: random coordinates of a training step, 0 for all.
+    step_rate: outer rate of the log step sizes, in multiples of that of θ.
+    chunk: coordinates at once, 0 for all.  subset: random coordinates of a training step, 0 for all; see `draw`.
     first_order: drop second derivatives (an ablation)."""
 
     num_steps: int = 3
@@ -42,6 +44,7 @@ class AdaptationConfig:
     initial_step: float = 0.5
     inner_lr: float = 0.0
     learn_start: bool = True
+    step_rate: float = 1.0
     chunk: int = 0
     subset: int = 0
     first_order: bool = False
@@ -55,6 +58,8 @@ class AdaptationConfig:
             raise ValueError(f"adaptation.initial_step must lie in [{LOW:g}, {HIGH:g}], not {self.initial_step:g}")
         if not 0.0 <= self.inner_lr < math.inf:
             raise ValueError(f"adaptation.inner_lr must be 0 or a positive number, not {self.inner_lr}")
+        if not 0.0 < self.step_rate < math.inf:
+            raise ValueError(f"adaptation.step_rate must be positive, not {self.step_rate}")
         if self.step_sizes not in ("learned", "fixed"):
             raise ValueError(f"unknown step_sizes {self.step_sizes!r}; valid are fixed, learned")
 
@@ -142,13 +147,26 @@ def subset(config: MetaConfig, values: Float[Array, "n c"], key: jax.Array | Non
     return values[chosen], coords[chosen]
 
 
+def draw(
+    config: MetaConfig, values: Float[Array, "n c"], key: jax.Array | None
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """(values, coords) to adapt to, and those to measure the error on: all, or two draws of `subset`.
+
+    With one draw for both, what is rewarded is to fit the points of the draw and not the signal between them.
+    """
+    if key is None:
+        return (subset(config, values, None),) * 2
+    first, second = jax.random.split(key)
+    return subset(config, values, first), subset(config, values, second)
+
+
 def meta_loss(
     config: MetaConfig, trained: Trained, example: Mapping[str, jax.Array], key: jax.Array | None = None, loss: Loss = signal_loss
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """MSE after adaptation, whose gradient is the meta-gradient through the inner steps (algorithm 1, lines 6 and 7)."""
-    values, coords = subset(config, example["values"], key)
-    latent = adapt_latent(config, trained, values, coords=coords, loss=loss)
-    error = loss(config, trained["shared"], latent, values, None, coords)
+    (inner, inner_coords), (outer, outer_coords) = draw(config, example["values"], key)
+    latent = adapt_latent(config, trained, inner, coords=inner_coords, loss=loss)
+    error = loss(config, trained["shared"], latent, outer, None, outer_coords)
     return error, {"psnr_db": -10.0 * jnp.log10(error)}
 
 
@@ -180,39 +198,32 @@ def start(config: MetaConfig, key: jax.Array, params: Params, source: ExampleSou
     return {**params, "step_sizes": {**params["step_sizes"], "reference": 1.0 / largest}}
 
 
-def meta_stage(
-    config: MetaConfig,
-    *,
-    name: str = "meta",
-    training: TrainingConfig | None = None,
-    loss: Loss = signal_loss,
-    lr_multipliers: Callable[[Any], Any] | None = None,
-    restart: bool = True,
-) -> Stage:
+def lr_multipliers(config: MetaConfig, trained: Any) -> dict[str, Any]:
+    """1 for θ and φ₀, ``adaptation.step_rate`` for the log step sizes; their reference stays."""
+    rates = {part: jax.tree.map(lambda _: 1.0, trained[part]) for part in ("shared", "latent_init")}
+    return {**rates, "step_sizes": {"log_scale": config.adaptation.step_rate, "reference": 0.0}}
+
+
+def cut(config: MetaConfig, trained: Trained) -> Trained:
+    """The same, gradients passing only to what the config has learned; the rest are carried along."""
+    a = config.adaptation
+    fixed = (() if a.learn_start else ("latent_init",)) + (() if a.step_sizes == "learned" else ("step_sizes",))
+    return {part: jax.lax.stop_gradient(tree) if part in fixed else tree for part, tree in trained.items()}
+
+
+def meta_stage(config: MetaConfig, *, rates: Callable[[Any], Any] | None = None) -> Stage:
     """The stage that trains θ, and φ₀ and step sizes as the config says, through the inner loop (algorithm 1).
 
-    loss: of one signal at a latent, as `signal_loss`.   restart: whether step sizes are measured anew; False to go on training.
+    rates: multipliers of the outer rate, instead of `lr_multipliers`.
     """
-    learned = ("shared", *(("latent_init",) if config.adaptation.learn_start else ()))
-    learned += ("step_sizes",) if config.adaptation.step_sizes == "learned" else ()
-
-    def begin(key: jax.Array, params: Params, source: ExampleSource) -> dict[str, Any]:
-        started = start(config, key, params, source, loss) if restart else jax.tree.map(jnp.asarray, params)
-        # Fixed step sizes are measured, too, and have to come out with the rest; their gradient is cut in `of_one`.
-        return {name: started[name] for name in ("shared", "latent_init", "step_sizes")}
-
-    def of_one(trained: Any, frozen: Any, example: Mapping[str, jax.Array], key: jax.Array):
-        cut = {part: tree if part in learned else jax.lax.stop_gradient(tree) for part, tree in trained.items()}
-        return meta_loss(config, cut, example, key, loss)
-
     return Stage(
-        name=name,
-        training=training or config.meta,
+        name="meta",
+        training=config.meta,
         examples=lambda params, patches: NormalisedSource(patches, config.modality),
-        init=begin,
+        init=lambda key, params, source: start(config, key, params, source),
         frozen=lambda params: {},
-        loss=of_one,
+        loss=lambda trained, frozen, example, key: meta_loss(config, cut(config, trained), example, key),
         finish=lambda params, trained: {**params, **trained},
-        evaluate=lambda trained, frozen, example, key: meta_loss(config, trained, example, None, loss),
-        lr_multipliers=lr_multipliers,
+        evaluate=lambda trained, frozen, example, key: meta_loss(config, trained, example, None),
+        lr_multipliers=rates or partial(lr_multipliers, config),
     )

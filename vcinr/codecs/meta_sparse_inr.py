@@ -1,9 +1,10 @@
 """MetaSparseINR: meta-learned weights, pruned by magnitude and meta-learned again, round after round (Lee et al. 2021).
 
 Stages: ``meta``, MAML on all weights θ₀ (two inner steps in the paper); then for r = 1, 2, … ``prune_r``, in closed form, which
-keeps the largest |θ₀| among those that are left, kernels and biases together, each round the same fraction of them, and
-``retrain_r``, MAML under the mask; then those of the compression. Pruned weights are 0 in every signal: the mask belongs to the
-model, and a file holds w − θ₀ of the survivors.
+keeps the largest |θ₀| of all kernels among those that are left, each round the same fraction of them, and ``retrain_r``, MAML
+under the mask; then those of the compression. Biases are never pruned, as in the authors' code: a SIREN's start larger than its
+hidden kernels, and would leave nothing of these. Pruned weights are 0 in every signal: the mask belongs to the model, and a file
+holds w − θ₀ of the survivors.
 """
 
 from __future__ import annotations
@@ -29,15 +30,14 @@ MASKED = GateConfig(apply="weights", group="entry")
 
 @dataclasses.dataclass(frozen=True)
 class MetaSparseINRConfig(LatentCodecConfig):
-    """As `LatentCodecConfig`, and target: fraction of the weights that survive.  rounds: of pruning.  retrain: one of them.
-    step_rate: outer rate of the log step sizes, where they are learned, in multiples of ``lr``."""
+    """As `LatentCodecConfig`, and target: fraction of all weights, biases included, that survive and are coded.
+    rounds: of pruning.  retrain: training after each."""
 
     field: FieldConfig = FieldConfig(modulation="weight_update", num_layers=4)
     adaptation: AdaptationConfig = AdaptationConfig(num_steps=2, step_sizes="fixed", learn_start=False)
     target: float = 0.1
     rounds: int = 10
     retrain: TrainingConfig = TrainingConfig(num_steps=200, batch_size=16, lr=3e-4, warmup_steps=10)
-    step_rate: float = 10.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -47,9 +47,12 @@ class MetaSparseINRConfig(LatentCodecConfig):
         self.survivors()
 
     def survivors(self) -> tuple[int, ...]:
-        """Weights that are left after each round. ValueError where that is none."""
-        total = self.field.latent_size()
-        return geometric_schedule(total, round(self.target * total), self.rounds)
+        """Entries of kernels that are left after each round. ValueError where that is none."""
+        total, biases = self.field.latent_size(), sum(fan_out for _, fan_out in self.field.sizes())
+        keep = round(self.target * total) - biases
+        if keep < 1:
+            raise ValueError(f"target = {self.target:g} pays for {keep + biases} weights, of which {biases} are biases; raise it")
+        return geometric_schedule(total - biases, keep, self.rounds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +78,12 @@ class MetaSparseINR(LatentCodec):
 
     def _prune(self, number: int, keep: int) -> Stage:
         sizes = self.config.field.sizes()
+        kernels = np.concatenate([np.arange((fan_in + 1) * fan_out) < fan_in * fan_out for fan_in, fan_out in sizes])
 
         def begin(key: jax.Array, params: Params, source: ExampleSource) -> dict[str, np.ndarray]:
             shared = params["shared"]
             weights = np.asarray(siren.flatten([(shared[f"kernel_{i}"], shared[f"bias_{i}"]) for i in range(len(sizes))]))
-            kept = magnitude_mask(weights, params["gates"] > 0, keep)
+            kept = magnitude_mask(weights, (params["gates"] > 0) & kernels, keep) | ~kernels
             return {"gates": kept.astype(np.int32), "coded": np.flatnonzero(kept).astype(np.int32)}
 
         return Stage(

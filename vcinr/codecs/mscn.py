@@ -26,7 +26,7 @@ from vcinr.codecs.codec import Code, ExampleSource, Params, Progress, Stage, Tra
 from vcinr.codecs.examples import NormalisedSource
 from vcinr.codecs.gating import PARTS, GateConfig
 from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig, coded, uncoded
-from vcinr.codecs.meta_learning import AdaptationConfig, signal_loss
+from vcinr.codecs.meta_learning import AdaptationConfig, cut, draw, lr_multipliers, signal_loss
 from vcinr.codecs.signal_patterns import PatternUniform
 from vcinr.entropy.range_coder import Table
 from vcinr.fields.field import FieldConfig, make_field
@@ -35,16 +35,14 @@ from vcinr.signals.signal import Grid, Signal
 
 @dataclasses.dataclass(frozen=True)
 class MSCNConfig(LatentCodecConfig):
-    """As `LatentCodecConfig`, and gates: what they are.  sparsify: training of the stage ``gates``.
-    step_rate: outer rate of the log step sizes in multiples of ``lr``."""
+    """As `LatentCodecConfig`, and gates: what they are.  sparsify: training of the stage ``gates``."""
 
     field: FieldConfig = FieldConfig(modulation="weight_update", num_layers=4)
-    adaptation: AdaptationConfig = AdaptationConfig(num_steps=2, learn_start=False)
+    adaptation: AdaptationConfig = AdaptationConfig(num_steps=2, learn_start=False, step_rate=10.0)
     gates: GateConfig = GateConfig()
     # Fewer open gates make a larger error, which is no collapse.
     sparsify: TrainingConfig = TrainingConfig(num_steps=2000, batch_size=16, lr=3e-4, collapse_db=0.0)
     meta: TrainingConfig = TrainingConfig(num_steps=1000, batch_size=16, lr=3e-4)
-    step_rate: float = 10.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -60,7 +58,7 @@ class StructuredConfig(MSCNConfig):
     """As `MSCNConfig`, with shifts of a deeper field."""
 
     field: FieldConfig = FieldConfig(modulation="shifts", num_layers=8)
-    adaptation: AdaptationConfig = AdaptationConfig(num_steps=3, learn_start=False)
+    adaptation: AdaptationConfig = AdaptationConfig(num_steps=3, learn_start=False, step_rate=10.0)
     gates: GateConfig = GateConfig(apply="modulation")
 
 
@@ -115,11 +113,13 @@ class MSCN(LatentCodec):
 
         def loss(trained: Any, frozen: Any, example: Mapping[str, jax.Array], key: jax.Array):
             noise, points = jax.random.split(key)
-            error, log_alpha = self._error(gating.cut(c, trained), example["values"], noise, points)
+            error, log_alpha = self._error(cut(c, trained), example["values"], noise, points)
             log_lambda = trained["gates"]["log_lambda"]
             open_fraction = gating.expected_open(self.index, log_alpha)
-            metrics = {"open": open_fraction, "lambda": jnp.exp(log_lambda), "psnr_db": -10.0 * jnp.log10(error)}
-            return error + gating.neutral_penalty(g, open_fraction, log_lambda), metrics
+            # A shared pattern is cut to the target by rank afterwards; a signal's own is what its deterministic gates open.
+            paid = gating.open_fraction(self.index, log_alpha) if g.adapt_gates else open_fraction
+            metrics = {"open": paid, "lambda": jnp.exp(log_lambda), "psnr_db": -10.0 * jnp.log10(error)}
+            return error + gating.neutral_penalty(g, open_fraction, log_lambda, paid), metrics
 
         def evaluate(trained: Any, frozen: Any, example: Mapping[str, jax.Array], key: jax.Array):
             return gating.with_psnr(self._error(trained, example["values"], None, None)[0])
@@ -127,8 +127,8 @@ class MSCN(LatentCodec):
         def rates(trained: Any) -> dict[str, Any]:
             per_lr = {"log_alpha": g.gate_lr / c.sparsify.lr, "log_lambda": g.lambda_lr / c.sparsify.lr}
             if g.adapt_gates:
-                per_lr["log_step"] = c.step_rate
-            return {**gating.step_rates(c, trained), "gates": per_lr}
+                per_lr["log_step"] = c.adaptation.step_rate
+            return {**lr_multipliers(c, trained), "gates": per_lr}
 
         return Stage(
             name="gates",
@@ -151,7 +151,7 @@ class MSCN(LatentCodec):
             log_alpha = trained["gates"]["log_alpha"]
             z = hard_concrete.deterministic(log_alpha) if noise is None else hard_concrete.sample(noise, log_alpha)
             return gating.meta_error(c, g, trained, z, values, points), log_alpha
-        (inner, inner_coords), (outer, outer_coords) = gating.draw(c, values, points)
+        (inner, inner_coords), (outer, outer_coords) = draw(c, values, points)
         latent, log_alpha = gating.adapt_with_gates(c, g, trained, trained["gates"], inner, coords=inner_coords, noise=noise)
         return signal_loss(c, trained["shared"], latent, outer, None, outer_coords), log_alpha
 
@@ -177,6 +177,15 @@ class MSCN(LatentCodec):
             return gating.adapt_with_gates(c, c.gates, params, params["gates"], values, weight, num_steps=steps)[0]
         z = jnp.asarray(params["gates"], values.dtype)
         return coded(params, gating.adapt_gated(c, c.gates, params, z, values, weight, num_steps=steps))
+
+    def decoder_config(self) -> dict[str, Any]:
+        """As every latent codec's, and what its gates are."""
+        g = self.config.gates
+        return {**super().decoder_config(), "gates": [g.apply, g.group, g.adapt_gates]}
+
+    def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
+        arrays = super().decoder_arrays(params, point)
+        return {**arrays, "gate_table": params["points"][str(point)]["gate_table"]} if self.config.gates.adapt_gates else arrays
 
     def layers(self, params: Params, latent: jax.Array) -> Any:
         c = self.config

@@ -50,7 +50,7 @@ class VCINR(LatentCodec):
         """The warm start, where it is on, and ``meta``."""
         if not self.config.warm_start.enabled:
             return (meta_stage(self.config),)
-        return *self._warm_start(), meta_stage(self.config, lr_multipliers=_relative_rates)
+        return *self._warm_start(), meta_stage(self.config, rates=_relative_rates)
 
     def _warm_start(self) -> tuple[Stage, ...]:
         c, w = self.config, self.config.warm_start

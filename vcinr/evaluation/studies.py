@@ -25,12 +25,13 @@ def save_study(
     duration_s: float,
     notes: str = "",
     figures: Sequence[str] = (),
+    source: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes a table of findings with what produced it as JSON, and returns what was written.
 
     about: what was asked and how it was measured.   columns, rows: the table; cells are text or numbers, one a column.
     command: what was run, without paths that mean nothing elsewhere.   notes: what came out, or must be known.
-    figures: names of pictures beside the file. Commit, versions, device and date are collected here.
+    figures: names of pictures beside the file.   source: `vcinr.provenance.provenance` of when the measuring began; None: of now.
     Raises ValueError for a row that does not fit the columns.
     """
     for row in rows:
@@ -40,7 +41,7 @@ def save_study(
         "title": title,
         "about": about,
         "command": command,
-        **provenance(),
+        **(provenance() if source is None else source),
         "duration_s": round(float(duration_s), 1),
         "columns": list(columns),
         "rows": [list(row) for row in rows],

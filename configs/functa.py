@@ -60,7 +60,7 @@ def celeba() -> ConfigDict:
         {"name": "faces"},
         {
             "patch": (64, 64),
-            "field": {"num_layers": 14, "width": 512, "latent_dim": 256},
+            "field": {"num_layers": 14, "width": 512, "latent_dim": 256, "projection_gain": 30.0 / 3**0.5},
             "adaptation": {"inner_lr": 0.0525},
             "meta": {
                 "num_steps": 500_000,

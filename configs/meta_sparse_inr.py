@@ -38,7 +38,16 @@ def demo() -> ConfigDict:
 def celeba() -> ConfigDict:
     """The paper's sizes on the 64×64 faces of `$VCINR_DATA` (the paper: 178×178): 4 × 256 (and the output),
     ω₀ = 200, two inner steps of 1e-2, Adam 1e-5, batch 3; 20 rounds that prune a fifth, 30,000 steps each. For accelerators."""
-    training = {"batch_size": 3, "lr": 1e-5, "eval_every": 5000, "checkpoint_every": 5000, "collapse_db": 0.0, "log_every": 100}
+    plain = {"warmup_steps": 0, "final_lr_fraction": 1.0, "clip_norm": 0.0}
+    training = {
+        **plain,
+        "batch_size": 3,
+        "lr": 1e-5,
+        "eval_every": 5000,
+        "checkpoint_every": 5000,
+        "collapse_db": 0.0,
+        "log_every": 100,
+    }
     return make_config(
         "meta_sparse_inr",
         {"name": "faces"},

@@ -31,6 +31,7 @@ from vcinr.evaluation.metrics import psnr_db
 from vcinr.evaluation.studies import save_study, study_table
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
+from vcinr.provenance import provenance
 from vcinr.signals.images import ImageError, read_image
 from vcinr.signals.patches import to_signal
 
@@ -79,11 +80,9 @@ def stream_bytes(field: FieldConfig, levels: np.ndarray, steps: np.ndarray) -> f
 
 def measured(coding: WeightCodingConfig, fit: FitConfig, batch: Batch, weights: np.ndarray, bits: int) -> dict[str, np.ndarray]:
     """Each column after ``bits``, a value a seed."""
-    steps = weight_coding.grid_steps(weights, fit.field, bits)
+    found = weight_coding.quantise_weights(coding, fit, batch, weights, bits)
+    steps, nearest, rounding, retrained = found.steps, found.nearest, found.rounding, found.levels
     unit = weight_coding.per_weight(fit.field, steps)
-    nearest = np.asarray(weight_coding.on_grid(weights / unit, bits))
-    rounding = weight_coding.round_weights(coding, fit, batch, weights, steps, bits)
-    retrained = weight_coding.retrain_weights(coding.retraining, fit, batch, rounding.soft, steps, bits)
     # The largest rate in units of any tensor's step, from the grid's own points: more than the paper's in all tensors but one.
     published = RetrainingConfig(coding.retraining.num_steps, PUBLISHED_RATE / float(steps.min()))
     barely = weight_coding.retrain_weights(published, fit, batch, rounding.hard, steps, bits)
@@ -95,7 +94,9 @@ def measured(coding: WeightCodingConfig, fit: FitConfig, batch: Batch, weights: 
         psnr_db(signal_errors(fit, batch, weights)),
         *(psnr(nearest), psnr(rounding.hard), psnr(retrained)),
         *(size(nearest), size(retrained)),
-        *(share(nearest, rounding.hard), share(rounding.hard, retrained), share(rounding.hard, barely)),
+        share(nearest, rounding.hard),
+        100.0 * found.flipped / weights.shape[1],
+        share(rounding.hard, barely),
     )
     return dict(zip(COLUMNS[1:], values, strict=True))
 
@@ -120,7 +121,7 @@ def command(options: argparse.Namespace) -> str:
 
 def study(options: argparse.Namespace) -> str:
     """Fits, rounds, measures; writes the study and returns its table."""
-    started = time.time()
+    started, source = time.time(), provenance()
     picture = square(read_image(options.picture) if options.picture else astronaut(), options.crop)
     field = FieldConfig(
         num_layers=options.layers, width=options.width, modulation="none", encoding="nerf", num_frequencies=options.frequencies
@@ -144,6 +145,8 @@ def study(options: argparse.Namespace) -> str:
             f"weights, fitted in {options.steps} steps to {height}×{width} of one picture; AdaRound {options.adaround_steps} "
             f"steps a layer, retraining {options.retraining_steps}. Layer error: of each layer's output, on inputs through the "
             "layers rounded before it, geometric mean over layers. PSNR in dB of floats. Bytes: steps, tables and weights. "
+            "Retraining as the codec does it: from the nearest levels where these serve the picture better than AdaRound's. "
+            "Flips: of the whole levels that retraining began with. "
             "Flips at 1e-6: retraining from the rounded weights at that rate in units of the weights. "
             f"Mean ± standard deviation over {options.seeds} random starts."
         ),
@@ -151,6 +154,7 @@ def study(options: argparse.Namespace) -> str:
         rows=rows,
         command=command(options),
         duration_s=time.time() - started,
+        source=source,
     )
     return study_table(found)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from vcinr.devices import use_cpu_cores
 from vcinr.evaluation.classical import measure_jpeg, measure_jpeg2000
 from vcinr.evaluation.measure import measure
 from vcinr.evaluation.report import print_table, save_run
-from vcinr.model import ModelError, load
+from vcinr.model import load
+from vcinr.provenance import provenance
 from vcinr.signals.datasets import DatasetMissing
 from vcinr.training.progress import Progress
 from vcinr.trees import write_atomically
@@ -46,7 +48,10 @@ def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0) -> lis
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, writes and prints; returns the exit status, 1 where the model or its data set is missing."""
+    """Measures, writes and prints; returns the exit status, 1 where the model or its data set is missing, or a fit fails.
+
+    The time of a record is that of training and of this measurement, each since its last start.
+    """
     parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description="Measures a trained model.")
     parser.add_argument("--workdir", required=True, help="where experiments.train wrote its model")
     parser.add_argument("--out", required=True, help="the JSON file to write")
@@ -58,17 +63,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=0, help="signals to measure; 0 for what the config says")
     options = parser.parse_args(arguments)
     use_cpu_cores()
+    started, source = time.time(), provenance()
     try:
         rows = evaluate(options.workdir, options.classical, options.limit)
-    except (DatasetMissing, ModelError) as error:
+    except DatasetMissing as error:
         print(error, file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
         return 1
     write_atomically(options.out, (json.dumps(rows, indent=1) + "\n").encode())
     print_table(rows)
     if options.record:
         info = load(Path(options.workdir) / "model").info
-        command = f"{info['command']}; python -m experiments.evaluate --workdir=DIR --out=DIR/rd.json"
-        save_run(options.record, rows, info["config_name"], command, info["duration_s"], options.notes)
+        chosen = ("" if options.classical else " --no-classical") + (f" --limit={options.limit}" if options.limit else "")
+        command = f"{info['command']}; python -m experiments.evaluate --workdir=DIR --out=DIR/rd.json{chosen}"
+        duration_s = info["duration_s"] + time.time() - started
+        trained = info["starts"][-1]["git_revision"] if info.get("starts") else None
+        save_run(options.record, rows, info["config_name"], command, duration_s, options.notes, source, trained)
     return 0
 
 

@@ -134,6 +134,8 @@ def main(argv):
         model = train(_CONFIG.value, _WORKDIR.value, options=given_options())
     except DatasetMissing as error:
         sys.exit(str(error))
+    except ValueError as error:
+        sys.exit(" ".join(str(error).split()))
     for point in model.points:
         measured = f": {point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB on validation patches" if "bpp" in point else ""
         print(f"point {point['name']}{measured}")

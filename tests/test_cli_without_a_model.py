@@ -52,15 +52,44 @@ def test_a_long_encoding_keeps_what_it_has_and_shows_how_far_it_is(tmp_path, mon
     assert [(fields["description"], fields["completed"], fields["total"]) for fields in told] == [
         ("fitting", 0, 40),
         ("fitting", 40, 40),
-    ]
-    (kept,) = (tmp_path / "kept").iterdir()
+    ] * 2
+    kept, _ = (tmp_path / "kept").iterdir()
     first = {path.name: path.read_bytes() for path in (tmp_path / "files").iterdir()}
     assert cli.main(words) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "files").iterdir()} == first
     kept.write_bytes(kept.read_bytes()[:-1])
     capsys.readouterr()
     assert cli.main(words) == 1
-    assert re.search(r"vcinr: kept/1x4_40_6x8_\w+\.safetensors is damaged", capsys.readouterr().err)
+    assert re.search(r"vcinr: [ab]\.png: kept/1x4_40_6x8_\w+\.safetensors is damaged", capsys.readouterr().err)
+
+
+def test_each_file_is_written_when_its_fit_is_done_and_holds_the_fit_that_was_measured(tmp_path, capsys):
+    codec = Coin(CoinConfig(architectures=((1, 4), (2, 8)), num_steps=30))
+    model = make_model(codec, codec.init(), {})
+    model.save("small")
+    pictures = {name: smooth_picture(6, 8, seed=ord(name)) for name in "ab"}
+    for name, picture in pictures.items():
+        Image.fromarray(picture).save(f"{name}.png")
+    best = {name: model.encode(picture, 1) for name, picture in pictures.items()}
+    wanted = min(psnr(picture, model.decode(best[name])) for name, picture in pictures.items()) - 1e-6
+    cheap = max(psnr(picture, model.decode(model.encode(picture, 0))) for picture in pictures.values())
+    assert wanted > cheap
+    assert cli.main(["encode", "a.png", "b.png", "--out", "by", "--model", "small", "--psnr", str(wanted)]) == 0
+    assert {name: (tmp_path / "by" / f"{name}.vcinr").read_bytes() for name in "ab"} == best
+    capsys.readouterr()
+    # The second picture is one bit too deep.
+    Image.fromarray(np.zeros((6, 8), np.uint16)).save("b.png")
+    assert cli.main(["encode", "a.png", "b.png", "--out", "point", "--model", "small", "--point", "1"]) == 1
+    assert (tmp_path / "point" / "a.vcinr").read_bytes() == best["a"]
+    assert capsys.readouterr().err.startswith("vcinr: b.png: ")
+
+
+def test_a_network_is_not_chosen_for_who_does_not(capsys):
+    Image.fromarray(smooth_picture(6, 8)).save("in.png")
+    assert cli.main(["encode", "in.png", "file", "--model", "coin"]) == 1
+    count = len(CoinConfig().points)
+    message = f"vcinr: which of {count} networks? give --bpp, --psnr or --point (see vcinr models NAME)\n"
+    assert capsys.readouterr().err == message
 
 
 def test_models_names_what_needs_no_folder_and_lists_its_points(klt_model_dir, monkeypatch, capsys):
@@ -82,5 +111,5 @@ def test_a_rate_that_nothing_fits_is_one_line(capsys):
     Image.fromarray(smooth_picture(16, 24)).save("in.png")
     assert cli.main(["encode", "in.png", "file", "--model", "coin", "--bpp", "1.0"]) == 1
     assert capsys.readouterr().err.startswith("vcinr: in.png: no operating point fits 1 bpp; the cheapest takes 3.9")
-    assert cli.main(["encode", "in.png", "file", "--model", "coin", "--effort", "-1"]) == 1
+    assert cli.main(["encode", "in.png", "file", "--model", "coin", "--point", "0", "--effort", "-1"]) == 1
     assert "effort lies in 0..16" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from tests.conftest import smooth_picture
 from vcinr.codecs import CODECS
 from vcinr.codecs.codec import training_patch
 from vcinr.signals.sources import ArraySource, PatchSource
-from vcinr.training.optimisers import make_optimiser
+from vcinr.training.optimisers import make_optimiser, make_schedule
 from vcinr.training.run import train
 
 FILES = {codec: importlib.import_module(f"configs.{codec}") for codec in CODECS}
@@ -99,6 +99,14 @@ def test_a_path_into_a_config_leads_somewhere_or_names_the_nearest(path, message
     base.check_key(config, "meta.num_steps")
     with pytest.raises(ValueError, match=message):
         base.check_key(config, path)
+
+
+@pytest.mark.parametrize("name", ["kodak", "celeba"])
+def test_strumplers_weights_are_learned_by_plain_adam(name):
+    training = base.codec_of(FILES["strumpler_meta"].get_config(name)).config.meta
+    schedule = make_schedule(training)
+    np.testing.assert_allclose([schedule(t) for t in (0, 1, 1000, training.num_steps)], training.lr, rtol=1e-6)
+    assert (training.batch_size, training.clip_norm, training.average_decay, training.collapse_db) == (1, 0, 0, 0)
 
 
 def test_the_demo_takes_one_step_in_each_stage(tmp_path):

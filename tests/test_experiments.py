@@ -79,6 +79,16 @@ def test_evaluate_names_the_folder_that_holds_no_model(tmp_path, capsys):
     assert not (tmp_path / "rd.json").exists()
 
 
+def test_a_fit_that_fails_is_one_line(tmp_path, capsys, monkeypatch):
+    def diverges(*_):
+        raise ValueError("the fit of signal 1\nhas diverged")
+
+    monkeypatch.setattr(evaluate, "evaluate", diverges)
+    assert evaluate.main([f"--workdir={tmp_path}", f"--out={tmp_path / 'rd.json'}"]) == 1
+    assert capsys.readouterr().err == "the fit of signal 1 has diverged\n"
+    assert not (tmp_path / "rd.json").exists()
+
+
 def test_the_floor_is_trained_by_flags_and_measured(datasets_dir, tmp_path):
     prepare("demo")
     flags = ["--config.num_components", "16", "--noconfig.data.flips", "--config.steps=(90.0,30.0)", "--config.data.test_limit=3"]
@@ -97,17 +107,25 @@ def test_the_floor_is_trained_by_flags_and_measured(datasets_dir, tmp_path):
 
     record = tmp_path / "results" / "floor.json"
     done = start(
-        "evaluate", f"--workdir={tmp_path}", f"--out={tmp_path / 'rd.json'}", f"--record={record}", "--notes=three tiles"
+        *("evaluate", f"--workdir={tmp_path}", f"--out={tmp_path / 'rd.json'}"),
+        *(f"--record={record}", "--notes=three tiles", "--limit=3"),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads((tmp_path / "rd.json").read_text())
     check_rows(rows, "klt", points=2, num_signals=3)
     run = load_runs(record.parent)["floor"]
     assert (run["points"], run["config"], run["notes"]) == (rows, "configs/klt.py:demo", "three tiles")
-    assert run["command"].startswith(model.info["command"])
+    measured = "python -m experiments.evaluate --workdir=DIR --out=DIR/rd.json --limit=3"
+    assert run["command"] == f"{model.info['command']}; {measured}"
+    assert run["duration_s"] > model.info["duration_s"]
     assert str(tmp_path) not in run["command"]
     files = [path.stat().st_size for path in (tmp_path / "model").iterdir()]
     assert {row["model_bytes"] for row in rows if row["codec"] == "klt"} == {sum(files)}
+
+    done = start("train", "--config=configs/klt.py:demo", f"--workdir={tmp_path}")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "holds a run with another config" in line
 
     fewer = evaluate.evaluate(tmp_path, classical=False, limit=1)
     assert [(row["codec"], row["num_signals"], row["point"]) for row in fewer] == [("klt", 1, 0), ("klt", 1, 1)]
@@ -161,7 +179,7 @@ def check_rows(rows, codec, points, num_signals):
             assert 0 < row["bpp_payload"] < row["bpp_file"]
             assert row["bpp_file"] == pytest.approx(8 * row["file_bytes"] / 32**2)
             assert row["psnr_of_mean_mse_db"] <= row["psnr_db"] + 1e-9
-            assert (row["model_bytes"] > 0) == (name == codec)
+            assert (row["model_bytes"] > 0) == (name == codec != "coin")
         rates, qualities = ([row[key] for row in own] for key in ("bpp_file", "psnr_db"))
         assert rates == sorted(rates)
         # On three tiles, other encoders' settings need not rise in quality one by one.

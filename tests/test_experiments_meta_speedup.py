@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import meta_speedup
+from tests.conftest import smooth_picture
+from vcinr.adaptation.overfit import OptimiserSpec, overfit
 from vcinr.evaluation.studies import load_studies
 from vcinr.signals.datasets import prepare
 
@@ -17,13 +19,27 @@ def test_steps_to_a_quality_lie_between_points_of_the_curve():
     assert found == [0.0, 0.0, 5.0, 10.0, 15.0, 20.0, np.inf]
 
 
+def descending(config, shared, params, data, step):
+    """Adam takes a step of just its rate, whatever the gradient's size is."""
+    del config, shared, step
+    return -data * params
+
+
+def test_points_of_a_curve_are_labelled_by_the_updates_they_have_seen():
+    for steps in (10, 30):
+        one = np.ones(1, np.float32)
+        found = overfit(descending, None, None, 0 * one, one, OptimiserSpec(1.0), steps, chunk_steps=meta_speedup.EVERY)
+        seen = np.append(0, np.round(-found.losses[0]))
+        np.testing.assert_array_equal(meta_speedup.updates_seen(len(seen)), seen)
+
+
 def test_a_curve_ten_times_as_steep_takes_a_tenth_of_the_steps():
-    at = np.arange(101) * meta_speedup.EVERY
+    at = meta_speedup.updates_seen(101)
     slow = np.stack([[20 + 0.01 * at, 22 + 0.01 * at]] * 3)
     fast = np.stack([[20 + 0.1 * at, 22 + 0.1 * at]] * 3)
     options = argparse.Namespace(steps=1000)
     columns, rows = meta_speedup.summary(options, slow, fast, inner=0)
-    assert [row[0] for row in rows] == [50, 100, 250, 500, 1000]
+    assert [row[0] for row in rows] == [49, 99, 249, 499, 1000]
     for row in rows:
         found = dict(zip(columns, row, strict=True))
         assert (found["share"], found["median share a picture"]) == ("0.100", "0.100")
@@ -33,6 +49,32 @@ def test_a_curve_ten_times_as_steep_takes_a_tenth_of_the_steps():
     assert meta_speedup.summary(options, slow, fast, inner=100)[1][-1][3] == "0.200"
     never = meta_speedup.summary(options, fast, slow, inner=0)[1][-1]
     assert (never[2], never[3], never[5]) == ("over 1000", "–", "0 %")
+
+
+def test_the_basic_codecs_own_rate_is_chosen_on_validation_pictures(monkeypatch):
+    ends = {1e-3: 20.0, 2e-3: 22.0, 4e-3: 21.0}
+    monkeypatch.setattr(meta_speedup, "held_out", lambda options, split, count: split)
+
+    def basic_curves(options, codec, seed, signals, lr):
+        assert signals == "validation"
+        return np.array([[10.0, ends[lr] - 1], [10.0, ends[lr] + 1]])
+
+    monkeypatch.setattr(meta_speedup, "basic_curves", basic_curves)
+    options = argparse.Namespace(lr=1e-3, basic_lrs=[2e-3, 4e-3])
+    assert meta_speedup.best_basic_lr(options, None) == (2e-3, ends)
+    # That of the meta-learned fit is a candidate, too.
+    assert meta_speedup.best_basic_lr(argparse.Namespace(lr=2e-3, basic_lrs=[4e-3]), None)[0] == 2e-3
+
+
+def test_weights_learned_from_other_data_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(meta_speedup, "load_split", lambda name, split: [smooth_picture(16, 16)] * 2)
+    monkeypatch.setattr(meta_speedup, "curves", lambda fit, batch, updates, lr, steps: np.array([[20.0, 25.0]]))
+    sizes = ["--tiles=16", "--pictures=1", "--seeds=1", "--steps=10", "--width=4", "--layers=1", "--frequencies=1"]
+    options = [*sizes, f"--workdir={tmp_path}", f"--record={tmp_path / 'a.json'}", "--meta-steps=60"]
+    assert meta_speedup.main([*options, "--data=one"]) == 0
+    assert meta_speedup.main([*options, "--data=one", "--lr=2e-3"]) == 0
+    assert meta_speedup.main([*options, "--data=two"]) == 1
+    assert "holds a run with another config (config.data: 'one' → 'two')" in capsys.readouterr().err
 
 
 def test_settings_that_make_no_sense_are_told(datasets_dir, tmp_path, capsys):
@@ -52,8 +94,10 @@ def test_a_learned_start_saves_steps(datasets_dir, tmp_path):
     assert str(tmp_path) not in json.dumps(study)
     assert record.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert study["figures"] == ["meta_speedup.png"]
-    shares = [float(row[study["columns"].index("share")]) for row in study["rows"] if row[3] != "–"]
+    assert {row[0] for row in study["rows"]} <= {"0.001", "0.002", "0.004"}
+    column = study["columns"].index("share")
+    shares = [float(row[column]) for row in study["rows"] if row[column] != "–"]
     assert shares
     assert max(shares) < 1
     with pytest.raises(ValueError, match="has .* test pictures of this size, not 100000"):
-        meta_speedup.held_out(argparse.Namespace(data="demo", tiles=32, pictures=100_000))
+        meta_speedup.held_out(argparse.Namespace(data="demo", tiles=32), "test", 100_000)

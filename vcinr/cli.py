@@ -59,6 +59,10 @@ def encode(options: argparse.Namespace) -> None:
         _check_overwritten(target)
     _start_jax()
     model = _model(options.model)
+    if options.point is None and options.bpp is None and options.psnr is None:
+        if hasattr(model.codec, "choose_point") and len(model.points) > 1:
+            raise ValueError(f"which of {len(model.points)} networks? give --bpp, --psnr or --point (see vcinr models NAME)")
+        options.point = 0
 
     def read(report: Callable) -> Iterator[tuple]:
         for source, target in pairs:
@@ -69,7 +73,9 @@ def encode(options: argparse.Namespace) -> None:
                 if options.bpp is not None or options.psnr is not None:
                     wanted = (options.bpp, options.psnr, options.effort)
                     point = model.choose_point(picture, *wanted, workdir=options.workdir, progress=report)
-            yield point, math.prod(picture.shape[:2]), (source, target, picture)
+            # Signals that are fitted whole come one by one: each file is there when its fit is, and the fit is that of --psnr.
+            size = math.prod(picture.shape[:2]) if model.codec.patch else GROUP_PIXELS
+            yield point, size, (source, target, picture)
 
     with _progress("encoding", len(pairs)) as (advance, report):
         for point, group in _in_groups(read(report)):
@@ -162,7 +168,8 @@ def _encode_group(model: vcinr.Model, point: int, group: list, options: argparse
     from vcinr.trees import write_atomically
 
     pictures = [picture for _, _, picture in group]
-    codes, grids = model.make_codes(pictures, point, options.effort, workdir=options.workdir, progress=report)
+    with _about(group[0][0]) if len(group) == 1 else contextlib.nullcontext():
+        codes, grids = model.make_codes(pictures, point, options.effort, workdir=options.workdir, progress=report)
     sizes = []
     for (_, target, _), code, grid in zip(group, codes, grids, strict=True):
         data = model.write_codes(point, [code], [grid])
@@ -365,7 +372,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", metavar="DIR", help="folder for NAME" + SUFFIX + " of each FILE")
     command.add_argument("--model", metavar="DIR", help="a model, or a codec that needs none, as coin; default: the one at hand")
     choice = command.add_mutually_exclusive_group()
-    choice.add_argument("--point", type=int, default=0, help="operating point (see vcinr models)")
+    choice.add_argument("--point", type=int, help="operating point (see vcinr models)")
     choice.add_argument("--bpp", type=_positive(float), help="the best point within this many bits per pixel of file")
     choice.add_argument("--psnr", type=_positive(float), help="the cheapest point that reaches this many decibels")
     command.add_argument("--effort", type=int, default=0, help="how long to look for a better code; 0 is the quickest")

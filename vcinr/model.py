@@ -106,7 +106,7 @@ class Model:
         return [self.denormalise(values) for values in self.decode_values_batch(files, max_pixels)]
 
     def decode_together(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> list[np.ndarray]:
-        """All signals of a container."""
+        """All signals of a container; of symbols, half of ``max_pixels`` are decoded at most, or 2^25, or 4 a sample."""
         point, codes, grids = self.read_codes(data, max_pixels)
         return [self.denormalise(values) for values in self._synthesise([point] * len(codes), codes, grids)]
 
@@ -115,9 +115,9 @@ class Model:
         points, codes, grids = [], [], []
         for i, data in enumerate(files):
             try:
-                point, (code, *others), (grid, *_) = self.read_codes(data, max_pixels)
-                if others:
-                    raise BitstreamError(f"the file holds {1 + len(others)} signals: use Model.decode_together")
+                if (count := len(bitstream.peek(data, max_pixels).shapes)) > 1:
+                    raise BitstreamError(f"the file holds {count} signals: use Model.decode_together")
+                point, (code,), (grid,) = self.read_codes(data, max_pixels)
             except BitstreamError as error:
                 raise error if len(files) == 1 else BitstreamError(f"file {i} of 0 to {len(files) - 1}: {error}") from error
             points.append(point)
@@ -132,7 +132,8 @@ class Model:
     def join(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
         """One container of the signals of many files, in order, without encoding them again.
 
-        All must be of one operating point (ValueError). The bytes are those of `encode_together` on the same symbols.
+        ValueError where points decode differently. They do not where files name their networks themselves, at most 16 different
+        ones a container. The bytes are those of `encode_together` on the same symbols.
         """
         read = [self.read_codes(data, max_pixels) for data in files]
         points = {point for point, _, _ in read}
@@ -174,7 +175,8 @@ class Model:
         frame = bitstream.read(data, self.codec.meta_types, max_pixels)
         self.check_size(frame.shapes, max_pixels)
         grids = [grid_of(self.codec, shape) for shape in frame.shapes]
-        codes = coding.decode_payload(self.codec, self.params, point, grids, frame.metas, frame.payload)
+        max_symbols = max(coding.MAX_SYMBOLS, max_pixels // 2)
+        codes = coding.decode_payload(self.codec, self.params, point, grids, frame.metas, frame.payload, max_symbols)
         bitstream.check(frame, coding.ordered_streams(self.codec, codes))
         return point, codes, grids
 
@@ -230,7 +232,8 @@ class Model:
             raise ValueError("choose by bpp or by psnr_db, one of the two")
         searches = hasattr(self.codec, "choose_point")
         if searches and bpp is not None:
-            return self.codec.choose_point(self.params, self._signal(array), bpp, progress)
+            where = None if workdir is None else os.fspath(workdir)
+            return self.codec.choose_point(self.params, self._signal(array), bpp, workdir=where, progress=progress)
         tried = []
         for point in range(len(self.points)):
             data = self.encode(array, point, effort, workdir=workdir, progress=progress)
@@ -322,14 +325,14 @@ def make_model(
 
 def load(model: str | os.PathLike) -> Model:
     """The model in a folder that `Model.save` wrote, or of the name of one that is at hand (see `model_folders`), or of a codec
-    that needs none (see `built_in`).
+    that needs none (see `built_in`), unless that name is a folder with a model in it.
 
     ModelError where there is none, or it is damaged: every byte is covered by a checksum, and fingerprints are computed again.
     """
     folder = Path(model)
     if not (folder / ABOUT).is_file():
         named = [place for place in model_folders() if place.name == os.fspath(model)]
-        if not named and os.fspath(model) in built_in_names():
+        if not named and os.fspath(model) in built_in_names() and not (folder / "model" / ABOUT).is_file():
             return next(built_in(os.fspath(model)))
         if not named:
             raise ModelError(f"no model in {folder}: it has no {ABOUT}{hint(folder)}")

@@ -42,19 +42,22 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 
 def provenance() -> dict[str, Any]:
-    """Where measured numbers come from, JSON-able: commit, device, UTC date, versions."""
+    """Where measured numbers come from, JSON-able: commit, device, UTC date, versions.
+
+    To be taken where a measurement starts: by its end the checkout may hold other code than that which ran.
+    """
     return {
-        "commit": git_revision(excluded="docs/results*") or "unknown (not a git checkout)",
+        "commit": git_revision() or "unknown (not a git checkout)",
         "device": _device_name(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": _versions(),
     }
 
 
-def git_revision(excluded: str = "") -> str | None:
+def git_revision() -> str | None:
     """Commit of the checkout that this code runs from, "+changes" appended where files differ; None outside a checkout.
 
-    excluded: files whose changes don't count, as a pattern: results are no change to what measures them.
+    Changes in docs/results don't count: results are no change to what measures them.
     """
     package = Path(__file__).resolve().parent
 
@@ -65,8 +68,8 @@ def git_revision(excluded: str = "") -> str | None:
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != package.parent:
             return None  # installed somewhere inside another project's checkout
-        paths = ["--", ".", f":(exclude){excluded}"] if excluded else []
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", *paths) else "")
+        changes = git("status", "--porcelain", "--", ".", ":(exclude)docs/results*")
+        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -123,7 +123,7 @@ def test_levels_are_whole_next_to_the_weights_and_rounded_from_the_soft_ones(kin
     levels, _, found = rounded
     hard, soft, *_ = found[kind]
     for before, whole, near in zip(levels, hard, soft, strict=True):
-        np.testing.assert_array_equal(whole, np.floor(np.asarray(near) + 0.5))
+        np.testing.assert_array_equal(whole, np.round(near))
         assert (np.abs(whole - before) < 1).all()
         assert (np.floor(before) <= near).all()
         assert (near <= np.floor(before) + 1).all()
@@ -165,6 +165,15 @@ def test_without_steps_rounding_is_to_the_nearest():
     np.testing.assert_array_equal(hard[0], np.round(kernel))
     np.testing.assert_allclose(soft[0], kernel, atol=1e-5)
     assert error == nearest_error > 0
+
+
+def test_halves_go_to_even_as_on_every_grid():
+    kernel, bias, x = jnp.array([[0.5], [1.5], [2.5], [-0.5]]), jnp.zeros(1), jnp.eye(4)
+    targets = linear((jnp.array([[0.0], [2.0], [2.0], [0.0]]) * STEP, bias), x)
+    config = AdaRoundConfig(num_steps=0)
+    hard, *_, nearest_error = round_layer(linear, (kernel, bias), (STEP, STEP), x, targets, jax.random.key(0), config, LIMIT)
+    np.testing.assert_array_equal(hard[0][:, 0], [0, 2, 2, 0])
+    assert nearest_error == 0
 
 
 @pytest.mark.parametrize(

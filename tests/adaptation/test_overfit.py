@@ -1,6 +1,7 @@
 """Long fits against closed forms and optax; interrupted ones against uninterrupted ones, bit for bit."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -142,14 +143,16 @@ def test_a_fit_that_is_killed_goes_on_bit_for_bit(tmp_path, monkeypatch):
     same(whole, overfit(*arguments, chunk_steps=10, workdir=folder, name="one"))
 
 
-def test_a_checkpoint_of_another_fit_is_an_error(tmp_path):
+def test_fits_that_differ_in_anything_have_checkpoints_of_their_own(tmp_path, monkeypatch):
     matrix, start, targets = problem()
 
     def again(config=None, matrix=matrix, start=start, targets=targets, optimiser=ADAM, steps=5, **options):
         return overfit(least_squares, config, matrix, start, targets, optimiser, steps, workdir=tmp_path, **options)
 
     first = again()
-    same(first, again())
+    (own,) = tmp_path.iterdir()
+    assert re.fullmatch(r"fit_[0-9a-f]{12}\.safetensors", own.name)
+    kept = own.read_bytes()
     others = [
         {"config": 1},
         {"matrix": matrix * np.float32(1.0001)},
@@ -160,11 +163,23 @@ def test_a_checkpoint_of_another_fit_is_an_error(tmp_path):
         {"steps": 6},
         {"chunk_steps": 2},
     ]
-    for other in others:
-        with pytest.raises(ValueError, match=r"fit\.safetensors is a checkpoint of another fit .*: remove it"):
-            again(**other)
+    for number, other in enumerate(others, 2):
+        again(**other)
+        assert len(list(tmp_path.iterdir())) == number
+    # Numbers of another release of this module or of JAX are those of another fit.
+    for thing, name, value in ((module, "FIT_VERSION", module.FIT_VERSION + 1), (jax, "__version__", "0.0")):
+        with monkeypatch.context() as patch:
+            patch.setattr(thing, name, value)
+            again()
+        number += 1
+        assert len(list(tmp_path.iterdir())) == number
+    assert own.read_bytes() == kept
+    same(first, again())
     again(targets=targets * 2, name="another")
-    (tmp_path / "fit.safetensors").write_bytes(b"cut short")
+    own.write_bytes(next(tmp_path.glob("another_*")).read_bytes())
+    with pytest.raises(ValueError, match=r"\.safetensors is a checkpoint of another fit .*: remove it"):
+        again()
+    own.write_bytes(b"cut short")
     with pytest.raises(ValueError, match="damaged"):
         again()
 
@@ -185,6 +200,8 @@ def test_a_loss_that_is_not_finite_names_its_signal_and_step():
         ({"data": np.float32(0)}, "one row a signal"),
         ({"params": {"x": np.zeros((0, 5))}, "data": np.zeros((0, 12))}, "one row a signal"),
         ({"num_steps": -1}, "num_steps ≥ 0"),
+        ({"num_steps": 2**31 - 1}, "fewer than 2147483647 steps"),
+        ({"num_steps": 2**40}, "lower num_steps or the effort"),
         ({"loss": lambda config, shared, x, data, step: x["x"]}, r"must be a scalar, not of shape \(5,\)"),
     ],
 )
@@ -201,14 +218,21 @@ def test_a_wrong_optimiser_is_told():
     for lr in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="must be positive"):
             OptimiserSpec(lr)
+    for fraction in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"final_fraction lies in 0\.\.1"):
+            OptimiserSpec(final_fraction=fraction)
 
 
 DEVICES = """
 import numpy as np, jax
-from tests.adaptation.test_overfit import ADAM, least_squares, overfit, problem
+from tests.adaptation.test_overfit import ADAM, least_squares, module, overfit, problem
+used, put = [], module.shard_batch
+module.shard_batch = lambda tree, mesh: (used.append(mesh.size), put(tree, mesh))[1]
 matrix, start, targets = problem()
 found = overfit(least_squares, None, matrix, start, targets, ADAM, 50)
-print(jax.device_count(), *found.params["x"].ravel(), *found.loss)
+alone = overfit(least_squares, None, matrix, {"x": start["x"][:1]}, targets[:1], ADAM, 50)
+np.testing.assert_allclose(alone.params["x"][0], found.params["x"][0], atol=1e-4)
+print(jax.device_count(), used[0], used[-1], *found.params["x"].ravel(), *found.loss)
 """
 
 
@@ -216,8 +240,9 @@ def test_three_signals_on_four_devices_are_as_on_one():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", DEVICES], cwd=root, env=environment, capture_output=True, text=True, check=True)
-    count, *numbers = map(float, done.stdout.split())
-    assert count == 4
+    count, of_three, of_one, *numbers = map(float, done.stdout.split())
+    # No signal is fitted twice where there are more devices than signals.
+    assert (count, of_three, of_one) == (4, 3, 1)
     matrix, start, targets = problem()
     found = overfit(least_squares, None, matrix, start, targets, ADAM, 50)
     np.testing.assert_allclose(numbers, [*found.params["x"].ravel(), *found.loss], rtol=1e-4, atol=1e-5)

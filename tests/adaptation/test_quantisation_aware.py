@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vcinr.adaptation.overfit import OptimiserSpec, overfit
-from vcinr.adaptation.quantisation_aware import RetrainingConfig, num_flipped, straight_through
+from vcinr.adaptation.quantisation_aware import RetrainingConfig, num_flipped, quantise_straight_through
 
 LEVELS = np.array([[0.4, 2.4, -3.4]], np.float32)
 
@@ -18,14 +18,14 @@ def on_grid(levels):
 def sum_loss(config, shared, levels, data, step):
     """The whole levels' sum against a wanted one."""
     del config, shared, step
-    return jnp.square(jnp.sum(straight_through(on_grid, levels)) - data)
+    return jnp.square(jnp.sum(quantise_straight_through(on_grid, levels)) - data)
 
 
 def test_it_is_the_quantiser_in_value_and_the_identity_in_gradient():
     levels = {"a": jnp.array([0.4, 2.6, -8.0]), "b": jnp.array([[1.5]])}
-    np.testing.assert_allclose(straight_through(on_grid, levels)["a"], [0, 3, -3], atol=1e-6)
+    np.testing.assert_allclose(quantise_straight_through(on_grid, levels)["a"], [0, 3, -3], atol=1e-6)
     target = jnp.array([1.0, 1.0, 1.0])
-    gradient = jax.grad(lambda x: jnp.sum(jnp.square(straight_through(on_grid, x) - target)))(levels["a"])
+    gradient = jax.grad(lambda x: jnp.sum(jnp.square(quantise_straight_through(on_grid, x) - target)))(levels["a"])
     # That of the squared error at the quantised levels, where the grid cuts off, too.
     np.testing.assert_allclose(gradient, 2 * (on_grid(levels["a"]) - target), atol=1e-5)
 

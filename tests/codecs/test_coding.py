@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,15 @@ from hypothesis import strategies as st
 from vcinr import bitstream
 from vcinr.bitstream import BitstreamError
 from vcinr.codecs.codec import Code, Codec
-from vcinr.codecs.coding import decode_payload, encode_payload, estimated_bits, fingerprint, ordered_streams
+from vcinr.codecs.coding import (
+    MAX_METAS,
+    MAX_SYMBOLS,
+    decode_payload,
+    encode_payload,
+    estimated_bits,
+    fingerprint,
+    ordered_streams,
+)
 from vcinr.entropy.range_coder import CodingError, Table, Uniform
 from vcinr.entropy.tables import Tables
 from vcinr.signals.signal import Grid
@@ -188,6 +197,53 @@ def test_a_symbol_model_that_refuses_what_was_decoded_is_a_bitstream_error():
     payload = encode_payload(TwoStreams(), PARAMS, 0, [grid], [code])
     with pytest.raises(BitstreamError, match=r"does not decode, .*: no such mode"):
         decode_payload(Refusing(), PARAMS, 0, [grid], [code.meta], payload)
+
+
+class ManySymbols(TwoStreams):
+    """Symbols of no bits: any number of them in no bytes."""
+
+    def symbol_model(self, params, point, grid, meta, decoded, name):
+        return Uniform(0, meta["offset"])
+
+
+def test_symbols_are_limited_over_all_signals_and_streams_before_they_take_memory():
+    codec, grid = ManySymbols(), Grid((1, 3), (1, 3))
+
+    def decode(counts, **limit):
+        metas = [{"offset": count, "scale": 0.0} for count in counts]
+        return decode_payload(codec, PARAMS, 0, [grid] * len(counts), metas, b"", **limit)
+
+    # Two streams each.
+    assert sum(code.streams[name].size for code in decode([250, 250], max_symbols=1000) for name in codec.streams) == 1000
+    for counts in ([250, 251], [501], [0, 600]):
+        with pytest.raises(BitstreamError, match="asks for more than 1000 symbols; if it is to be trusted, raise max_pixels"):
+            decode(counts, max_symbols=1000)
+    # Four for each sample in any case.
+    assert len(decode([6, 6], max_symbols=0)) == 2
+    with pytest.raises(BitstreamError, match="more than 24 symbols"):
+        decode([6, 7], max_symbols=0)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BitstreamError, match=f"more than {MAX_SYMBOLS} symbols"):
+            decode([2**20] * 40)
+        assert tracemalloc.get_traced_memory()[1] < 2**18
+    finally:
+        tracemalloc.stop()
+
+
+def test_networks_that_files_bring_along_are_limited():
+    metas = [{"offset": i % (MAX_METAS + 1), "scale": 0.0} for i in range(40)]
+    grids, codes = random_signals(np.random.default_rng(4), 40, 2)
+    codes = [Code(code.streams, meta) for code, meta in zip(codes, metas, strict=True)]
+    payload = encode_payload(TwoStreams(), PARAMS, 0, grids, codes)
+    assert_equal_codes(decode_payload(TwoStreams(), PARAMS, 0, grids, metas, payload), codes)
+    alone = TwoStreams(needs_model=False)
+    with pytest.raises(ValueError, match="17 different networks; a file holds at most 16: use several files"):
+        encode_payload(alone, PARAMS, 0, grids, codes)
+    with pytest.raises(BitstreamError, match="17 different networks"):
+        decode_payload(alone, PARAMS, 0, grids, metas, payload)
+    payload = encode_payload(alone, PARAMS, 0, grids[:MAX_METAS], codes[:MAX_METAS])
+    assert_equal_codes(decode_payload(alone, PARAMS, 0, grids[:MAX_METAS], metas[:MAX_METAS], payload), codes[:MAX_METAS])
 
 
 def test_streams_that_do_not_fit_their_model_are_refused():

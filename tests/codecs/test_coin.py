@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -34,8 +35,7 @@ from vcinr.codecs.coin import (
     to_symbols,
 )
 from vcinr.entropy.range_coder import Uniform
-from vcinr.model import find_by_fingerprint, load, make_model
-from vcinr.signals.grids import pixel_grid
+from vcinr.model import ModelError, find_by_fingerprint, load, make_model
 from vcinr.signals.patches import to_signal
 
 SHAPES = [(24, 36), (36, 24), (24, 36), (1, 50)]
@@ -166,53 +166,25 @@ def test_an_interrupted_encoding_goes_on_to_the_same_file(model, pictures, files
     assert len(list(tmp_path.iterdir())) == 5
 
 
-def test_batches_hold_equal_shapes_within_bounds(pictures):
-    signals = [to_signal(picture.astype(np.float32), picture.shape[:2]) for picture in (*pictures, pictures[0], pictures[0])]
-    batches = whole_signals.batches_of_equal_shape(signals, 2 * 24 * 36)
-    assert [batch.indices for batch in batches] == [[0, 2], [4, 5], [1], [3]]
-    assert all(batch.values.shape == (len(batch.indices), len(batch.coords), 3) for batch in batches)
-    np.testing.assert_array_equal(batches[0].values[1].reshape(24, 36, 3), pictures[2])
-    assert len({batch.name for batch in batches}) == 4
-    assert [batch.indices for batch in whole_signals.batches_of_equal_shape(signals[:3], 1)] == [[0], [2], [1]]
-    weighted = [signals[0], signals[0].replace(weight=np.full((1, 24 * 36), 0.5, np.float32))]
-    one, other = whole_signals.batches_of_equal_shape(weighted, 10**6)
-    assert one.weight is None
-    assert other.weight.shape == (1, 24 * 36)
-
-
-def positions(config, shared, latent, coords):
-    del config, shared
-    return coords * latent[0] + latent[1]
-
-
-def test_fields_are_evaluated_at_every_coordinate(monkeypatch):
-    """In chunks that fit no shape, each signal with its own latent."""
-    monkeypatch.setattr(whole_signals, "SMALLEST_CHUNK", 8)
-    monkeypatch.setattr(whole_signals, "LARGEST_CHUNK", 32)
-    monkeypatch.setattr(whole_signals, "EVALUATED_SAMPLES", 64)
-    monkeypatch.setattr(whole_signals, "HELD_NUMBERS", 200)
-    shapes = [(3, 2), (5, 41), (41, 5), (1, 1), (7, 3), (90, 100)]
-    grids = [grid_of(Coin(), shape) for shape in shapes]
-    latents = [np.array([i + 1, -i], np.float32) for i in range(len(shapes))]
-    found = whole_signals.evaluate_everywhere(positions, None, None, latents, grids)
-    for shape, latent, values in zip(shapes, latents, found, strict=True):
-        np.testing.assert_allclose(values, (pixel_grid(shape) * latent[0] + latent[1])[None], rtol=1e-5, atol=1e-6)
-
-
 # The search.
 
 
-def test_the_search_keeps_the_budget_and_takes_the_best(pictures):
+def test_the_search_keeps_the_budget_and_takes_the_best(pictures, tmp_path, monkeypatch):
     codec = Coin(CoinConfig(depths=(1, 2), widths=(4, 8, 12), num_steps=40, search_steps=40, optimiser=OptimiserSpec(1e-2)))
     model = make_model(codec, codec.init(), {})
     picture = pictures[0]
     sizes = [len(model.write_codes(i, [code_of(codec, i)], [grid_of(codec, SHAPES[0])])) for i in range(6)]
     bpp = 8 * (sizes[4] + 10) / (24 * 36)
     heard = []
-    point = model.choose_point(picture, bpp=bpp, progress=lambda *call: heard.append(call))
+    point = model.choose_point(picture, bpp=bpp, workdir=tmp_path, progress=lambda *call: heard.append(call))
     # The widest that fit, of one layer and of two; the smallest of all have too few weights to be looked at.
     candidates = [codec.config.points.index(architecture) for architecture in ((1, 12), (2, 8))]
     assert heard[-1] == ("searching", 80, 80)
+    # What has been tried is read, not fitted again.
+    assert sorted(path.name.rpartition("_")[0] for path in tmp_path.iterdir()) == ["search_1x12_24x36", "search_2x8_24x36"]
+    with monkeypatch.context() as patch:
+        patch.setattr("vcinr.adaptation.overfit._compiled", None)
+        assert model.choose_point(picture, bpp=bpp, workdir=tmp_path) == point
     files = {i: model.encode(picture, i) for i in candidates}
     assert all(8 * len(data) <= bpp * 24 * 36 for data in files.values())
     assert point == max(candidates, key=lambda i: psnr(picture, model.decode(files[i])))
@@ -267,11 +239,17 @@ def test_another_process_decodes_without_any_model(model, files, tmp_path):
 
 
 def test_it_is_loaded_by_its_name(model, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     found = vcinr.load("coin")
     assert found.codec == Coin()
     assert (found.num_bytes, len(found.points)) == (0, len(CoinConfig().points))
     np.testing.assert_array_equal(found.decode(files[0]), model.decode(files[0]))
     assert find_by_fingerprint(bitstream.peek(files[0]).fingerprint).codec == Coin()
+    # A folder with a model in it is not passed over in silence.
+    model.save(tmp_path / "coin" / "model")
+    with pytest.raises(ModelError, match="no model in coin: .*; did you mean coin/model"):
+        load("coin")
+    shutil.rmtree(tmp_path / "coin")
     # A folder of that name comes first.
     model.save(tmp_path / "coin")
     monkeypatch.setenv("VCINR_MODELS", str(tmp_path))

@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vcinr import bitstream
 from vcinr.codecs.codec import TrainingConfig
 from vcinr.codecs.coding import estimated_bits
 from vcinr.codecs.coinpp import CoinPP, CoinPPConfig
 from vcinr.codecs.functa import Functa, FunctaConfig
-from vcinr.codecs.latent_codec import LatentCodecConfig, coded, uncoded
-from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, meta_loss, signal_loss, subset
+from vcinr.codecs.latent_codec import LatentCodecConfig, check_count, coded, uncoded
+from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, draw, meta_loss, signal_loss, subset
 from vcinr.codecs.uniform_compression import Uniform, UniformConfig
+from vcinr.entropy.uniform_quantiser import quantise
 from vcinr.fields.field import FieldConfig
 from vcinr.model import make_model
+from vcinr.signals.signal import Grid
 from vcinr.signals.sources import ArraySource, PatchSource
 from vcinr.training.run import train
 
@@ -109,6 +112,37 @@ def test_a_random_subset_of_the_coordinates_is_an_unbiased_loss():
     assert subset(config, values, None)[0] is values, "measuring takes all coordinates"
 
 
+def test_points_to_adapt_to_and_points_to_measure_on_are_drawn_apart():
+    config = FunctaConfig(**{**TINY, "adaptation": AdaptationConfig(subset=9)})
+    values = jnp.asarray(np.random.default_rng(2).random((36, 3)), jnp.float32)
+    (_, first), (_, second) = draw(config, values, jax.random.key(0))
+    assert first.shape == second.shape == (9, 2) and (np.sort(first, axis=0) != np.sort(second, axis=0)).any()
+    (whole, coords), (again, _) = draw(config, values, None)
+    assert whole is again is values and coords.shape == (36, 2)
+
+
+def test_step_sizes_have_a_rate_of_their_own():
+    config = FunctaConfig(**{**TINY, "adaptation": AdaptationConfig(step_rate=7.0)})
+    (stage,) = Functa(config).field_stages()
+    rates = stage.lr_multipliers(parts_of(config))
+    assert rates["step_sizes"] == {"log_scale": 7.0, "reference": 0.0}
+    assert set(jax.tree.leaves((rates["shared"], rates["latent_init"]))) == {1.0}
+
+
+def test_a_signal_of_too_many_numbers_is_refused_before_memory_is_taken(model):
+    grid = Grid((2**14, 2**14), (6, 6))
+    with pytest.raises(ValueError, match="at most 67108864 are coded"):
+        check_count(64, grid)
+    head = bitstream.head_bytes(bytes.fromhex(model.points[0]["fingerprint"]), [(2**15, 2**15)], [{}], {})
+    with pytest.raises(bitstream.BitstreamError):
+        model.decode(bitstream.write(head, b"", 0), max_pixels=2**40)
+
+
+def test_a_range_without_width_quantises_to_its_one_level():
+    symbols = quantise(jnp.asarray([0.3, 0.3]), jnp.asarray([0.3, 0.2]), jnp.asarray([0.0, 0.0]), 4)
+    np.testing.assert_array_equal(symbols, [0, 15])
+
+
 def test_the_meta_gradient_passes_through_fixed_steps_but_not_to_them():
     config = CoinPPConfig(**TINY)
     (stage,) = CoinPP(config).field_stages()
@@ -160,6 +194,9 @@ def test_one_range_and_one_table_for_all():
         (lambda: AdaptationConfig(step_sizes="adam"), "step_sizes"),
         (lambda: AdaptationConfig(inner_lr=-1.0), "inner_lr"),
         (lambda: LatentCodecConfig(compression="zip"), "uniform, variational"),
+        (lambda: LatentCodecConfig(field=FieldConfig(modulation="none")), "change nothing"),
+        (lambda: FieldConfig(omega_0=0.0), "omega_0"),
+        (lambda: FieldConfig(last_width=-1), "last_width"),
         (lambda: LatentCodecConfig(field=dataclasses.replace(FieldConfig(), channels=1)), "channels"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from vcinr.adaptation import hard_concrete
 from vcinr.codecs.codec import Code, TrainingConfig
-from vcinr.codecs.coding import estimated_bits
+from vcinr.codecs.coding import estimated_bits, fingerprint
 from vcinr.codecs.gating import GateConfig, adapt_gated, spread
 from vcinr.codecs.meta_learning import AdaptationConfig
 from vcinr.codecs.mscn import MSCNConfig, MSCNStructured, MSCNUnstructured, StructuredConfig
@@ -166,6 +166,35 @@ def test_decoded_shifts_are_those_of_the_encoder_up_to_rounding(own_patterns):
     assert inside.any()
     error = np.abs(lower + code.streams["latent"] * step - numbers)
     np.testing.assert_array_less(error[inside], 0.501 * step[inside] + 1e-7)
+
+
+def test_the_fingerprint_covers_the_gates_and_their_tables(own_patterns, shared_pattern):
+    model = load(own_patterns)
+    own = fingerprint(model.codec, model.params, 0)
+    point = model.params["points"]["0"]
+    swapped = {**point, "gate_table": point["gate_table"][::-1]}
+    assert (swapped["gate_table"] != point["gate_table"]).any()
+    assert fingerprint(model.codec, {**model.params, "points": {"0": swapped}}, 0) != own
+    shared = load(shared_pattern)
+    other = MSCNUnstructured(dataclasses.replace(UNSTRUCTURED, gates=GateConfig(apply="modulation", target=0.2)))
+    assert fingerprint(other, shared.params, 0) != fingerprint(shared.codec, shared.params, 0)
+
+
+def test_own_patterns_are_driven_by_what_deterministic_gates_open():
+    """Gates that are open with probability 0.25 leave nothing in a file: λ must not take them for a quarter."""
+    codec = MSCNStructured(STRUCTURED)
+    source = PatchSource(PICTURES, (6, 6))
+    stage = codec.stages()[0]
+    params = codec.init(jax.random.key(0))
+    started = stage.init(jax.random.key(1), params, stage.examples(params, source))
+    log_alpha = jnp.full(24, hard_concrete.log_alpha_of(jnp.asarray(0.25)))
+    started["gates"] = {**started["gates"], "log_alpha": log_alpha, "log_step": jnp.asarray(-30.0)}
+    example = {"values": jnp.asarray(stage.examples(params, source).batch(np.random.default_rng(0), 1)["values"][0])}
+    (_, metrics), gradient = jax.jit(jax.value_and_grad(lambda t: stage.loss(t, {}, example, jax.random.key(2)), has_aux=True))(
+        started
+    )
+    assert metrics["open"] == 0
+    assert gradient["gates"]["log_lambda"] > 0, "descent lowers λ, so that gates open"
 
 
 def test_a_stream_of_gates_that_holds_something_else_is_refused(own_patterns):

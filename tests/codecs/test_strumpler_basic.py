@@ -186,7 +186,7 @@ def forged(model, code, shape=(4, 4), meta=None):
 @pytest.mark.parametrize("value", [-1, "most", 2**31 - 1])
 def test_a_network_that_no_encoder_describes_is_refused(model, name, value):
     value = MAX_META[name] + 1 if value == "most" else value
-    with pytest.raises(BitstreamError, match=f"the head's {name} is {value}; it lies in 0"):
+    with pytest.raises(BitstreamError, match=f"the head's {name} is {value}; it lies in [01]"):
         model.decode(forged(model, a_code(meta_with()), meta=meta_with(**{name: value})))
 
 
@@ -197,6 +197,7 @@ def test_a_network_that_no_encoder_describes_is_refused(model, name, value):
         ({"num_layers": 0}, "field.num_layers must be at least 1"),
         ({"width": 1024, "num_layers": 64}, "the limit is 1048576"),
         ({"milliscale": 0}, "encoding_scale must be positive"),
+        ({"omega_0": 0}, r"the head's omega_0 is 0; it lies in 1\.\.1000"),
         ({"num_frequencies": 200}, "lower field.num_frequencies"),
     ],
 )
@@ -255,6 +256,7 @@ def test_arbitrary_tables_decode_or_are_refused(model, files):
         ({"num_steps": 0}, "num_steps >= 1"),
         ({"modality": "smell"}, "unknown modality 'smell': valid are picture"),
         ({"omega_0": 5000}, "the head's omega_0 is 5000"),
+        ({"omega_0": 0}, "the head's omega_0 is 0"),
     ],
 )
 def test_configs_that_make_no_sense_are_refused(changes, message):

@@ -97,6 +97,23 @@ def test_points_differ_for_the_encoder_alone(model, pictures, files):
     assert np.mean(zeros[0]) > 2 * np.mean(zeros[1])
 
 
+def test_points_of_equal_penalty_share_their_fits(model, pictures, tmp_path):
+    codec = StrumplerMeta(dataclasses.replace(CONFIG, l1=(3e-4, 3e-4)))
+    signals = [to_signal(picture.astype(np.float32) / np.float32(255), picture.shape[:2]) for picture in pictures[:1]]
+    heard = []
+    for point in range(2):
+        codec.encode(
+            model.params, signals, point, workdir=str(tmp_path), progress=lambda *call, p=point: heard.append((p, *call))
+        )
+    fitting = [(point, done, total) for point, what, done, total in heard if what == "fitting"]
+    assert fitting == [(0, 0, 100), (0, 100, 100), (1, 100, 100)]
+    assert [name.rsplit("_", 1)[0] for name in sorted(path.stem for path in tmp_path.iterdir())] == [
+        "strumpler_meta_0.0003_100_24x36_5bits_retrain",
+        "strumpler_meta_0.0003_100_24x36_8bits_retrain",
+        "strumpler_meta_0.0003_100_24x36_fit",
+    ]
+
+
 def test_another_process_decodes_with_the_model(model, folder, files, tmp_path):
     path = tmp_path / "picture.vcinr"
     path.write_bytes(files[1][1])

@@ -68,16 +68,26 @@ def test_adaround_lowers_the_error_of_every_layers_output(fitted):
     assert np.mean(error / nearest_error) < 0.95
 
 
-def test_adaround_lowers_the_signals_error_and_retraining_lowers_it_again(fitted):
+def test_adaround_lowers_the_signals_error_and_retraining_lowers_it_again(fitted, caplog):
     nearest, rounded = fitted.errors(fitted.nearest), fitted.errors(fitted.rounding.hard)
     retrained = fitted.errors(fitted.retrained)
     assert np.mean(np.log(rounded / nearest)) < -0.05
     assert (retrained < rounded).all()
     flipped = num_flipped(fitted.rounding.hard, fitted.retrained)
     assert ((flipped > 0) & (flipped < fitted.weights.shape[1])).all()
-    whole = coding.quantise_weights(CONFIG, FIT, fitted.batch, fitted.weights, BITS)
+    with caplog.at_level("INFO", logger=coding.__name__):
+        whole = coding.quantise_weights(CONFIG, FIT, fitted.batch, fitted.weights, BITS)
     np.testing.assert_array_equal(whole.levels, fitted.retrained)
     np.testing.assert_array_equal(whole.flipped, flipped)
+    np.testing.assert_array_equal(whole.nearest, fitted.nearest)
+    np.testing.assert_array_equal(whole.rounding.hard, fitted.rounding.hard)
+    (line,) = caplog.messages
+    assert line == f"{fitted.batch.name}, {BITS} bits: {coding.flips_in_words(flipped, fitted.weights.shape[1])}"
+
+
+def test_flips_are_told_as_shares():
+    told = coding.flips_in_words(np.array([10, 20, 60]), 1000)
+    assert told == "retraining changed 3.0 % of the 1000 symbols of a signal (1.0 to 6.0 % in 3 signals)"
 
 
 def test_what_nearest_rounding_serves_better_is_retrained_from_there(fitted, monkeypatch):
@@ -124,6 +134,27 @@ def test_samples_without_weight_do_not_count(fitted):
         for v in (row["values"], other)
     ]
     assert errors[0] == errors[1]
+
+
+def test_adaround_looks_where_there_is_weight(fitted):
+    """What stands where a signal weighs nothing, were it no number at all, changes nothing; nor do a signal's neighbours."""
+    quick = WeightCodingConfig(AdaRoundConfig(num_steps=20, lr=5e-2, batch=256), num_points=512)
+    inside = np.arange(len(fitted.batch.shared["inputs"])) % 3 == 0
+    weight = np.stack([inside, 5.0 * inside, inside * np.arange(len(inside))]).astype(np.float32)
+    found = []
+    for elsewhere in (0.0, np.nan):
+        inputs = jnp.where(inside[:, None], fitted.batch.shared["inputs"], elsewhere)
+        batch = fitted.batch._replace(
+            shared={**fitted.batch.shared, "inputs": inputs}, data={**fitted.batch.data, "weight": weight}
+        )
+        found.append(coding.round_weights(quick, FIT, batch, fitted.weights, fitted.steps, BITS))
+    assert np.isfinite(found[0].error).all()
+    for clean, dirty in zip(*found, strict=True):
+        np.testing.assert_array_equal(clean, dirty)
+    same = fitted.weights[[0, 0, 0]], fitted.steps[[0, 0, 0]]
+    of_one = coding.round_weights(quick, FIT, batch, *same, BITS)
+    np.testing.assert_array_equal(of_one.hard[0], of_one.hard[1])
+    assert (of_one.nearest_error[0] != of_one.nearest_error[2]).all()
 
 
 # The network as fixed and updated layers.

@@ -13,7 +13,7 @@ class DeflatingModel:
     """Drops the `point` lowest bits of every pixel and deflates the rest; decodes to the middle of what was dropped."""
 
     def __init__(self, num_points=3):
-        self.codec = types.SimpleNamespace(name="deflate")
+        self.codec = types.SimpleNamespace(name="deflate", needs_model=True)
         self.points = [{"name": f"drop{k}", "fingerprint": f"{k:08x}", "lambda": 2.0**-k} for k in range(num_points)]
         self.num_bytes = 1234
         self.workdirs = []

@@ -31,6 +31,19 @@ def test_a_saved_run_holds_what_produced_it(tmp_path):
     assert len(run["date"]) == 10
 
 
+def test_a_run_says_what_began_it_and_what_trained_it(tmp_path):
+    rows = points("klt", name="step24")
+    began = {"commit": "begun", "device": "a device", "date": "2000-01-01", "versions": {"jax": "0"}}
+    run = save(tmp_path, "klt", rows, source=began, training_commit="trained")
+    assert {key: run[key] for key in began} == began
+    assert run["training_commit"] == "trained"
+    assert "training_commit" not in save(tmp_path, "klt", rows, source=began, training_commit="begun")
+    assert "training_commit" not in save(tmp_path, "klt", rows, source=began)
+    save(tmp_path, "klt", rows, source=began, training_commit="trained")
+    report.render_results(tmp_path, tmp_path / "page.md")
+    assert "commit begun (trained at trained); jax 0." in (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
 def test_a_run_without_its_keys_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="point 0 lacks bpp_payload"):
         save(tmp_path, "bad", [{k: v for k, v in row.items() if k != "bpp_payload"} for row in points()])

@@ -158,7 +158,7 @@ def test_defaults_never_change():
         "coord_dim": 2, "channels": 3, "num_layers": 5, "width": 64, "omega_0": 30.0, "latent_dim": 64,
         "modulation": "low_rank_gates", "sine": "fast", "rank": 4, "gate_gain": 2.0, "hyper_width": 128, "hyper_depth": 2,
         "output_bias": 0.5, "linear_head": False, "last_width": 0, "encoding": "none", "num_frequencies": 16,
-        "encoding_scale": 1.4, "activation": "sine",
+        "encoding_scale": 1.4, "activation": "sine", "projection_gain": 1.0,
     }  # fmt: skip
 
 

@@ -46,8 +46,8 @@ class AdaRoundConfig:
 class Rounded(NamedTuple):
     """What `adaround` found, layer by layer; levels are weights in units of their quantiser step.
 
-    hard: whole levels.   soft: levels at the end of the optimisation, before they are rounded; their nearest whole ones are
-        ``hard``, and where nearest rounding was kept they are the weights themselves.
+    hard: whole levels.   soft: levels at the end of the optimisation, before they are rounded; their nearest whole ones,
+        halves to even, are ``hard``, and where nearest rounding was kept they are the weights themselves.
     error, nearest_error: mean squared error of each layer's output [layers] with ``hard`` and with the nearest levels, both on
         inputs through the layers already rounded.
     """
@@ -108,7 +108,7 @@ def round_layer(
         return jnp.mean(jnp.square(layer(weights, x) - y))
 
     soft_of = lambda v: jax.tree.map(lambda level, each: soft_levels(level, each, limit), levels, v)
-    hard_of = lambda soft: jax.tree.map(lambda level: jnp.floor(level + 0.5), soft)
+    hard_of = lambda soft: jax.tree.map(jnp.round, soft)
     clipped = jax.tree.map(lambda level: jnp.clip(level, -limit, limit), levels)
     nearest = hard_of(clipped)
     nearest_error = error(nearest, inputs, targets)

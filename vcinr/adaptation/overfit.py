@@ -16,11 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.dtypes import prng_key
+from jax.sharding import Mesh
 
 from vcinr.devices import local_mesh, pmapped, replicate, shard_batch
 from vcinr.trees import load_tree, save_tree
 
 SCHEDULES = ("constant", "cosine")
+
+FIT_VERSION = 1
+"""Raised whenever a loss or the optimiser changes its numbers, so that no fit goes on from a checkpoint of the old ones."""
+
+NAME_DIGITS = 12
+"""Hexadecimal digits of a fit's digest in the names of its checkpoints."""
 
 _NEVER = np.iinfo(np.int32).max
 
@@ -41,6 +48,8 @@ class OptimiserSpec:
             raise ValueError(f"unknown schedule {self.schedule!r}; valid are {', '.join(SCHEDULES)}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"the learning rate must be positive, not {self.lr}")
+        if not 0 <= self.final_fraction <= 1:
+            raise ValueError(f"final_fraction lies in 0..1, not {self.final_fraction}")
 
     def rate(self, step: jax.Array, num_steps: jax.Array) -> jax.Array:
         """The learning rate of a step in 0 … ``num_steps`` − 1."""
@@ -91,28 +100,32 @@ def overfit(
         ``step`` counts 0 … ``num_steps``: at the last of them the result of the last update is evaluated.
     config: static, of a stable ``repr``.   shared: pytree that all signals see.   params, data: pytrees of one row a signal.
     chunk_steps: steps of one call of the compiled program; between two of them come progress, checkpoint and interruption.
-    workdir: keeps ``NAME.safetensors``, from which the same call goes on, bit for bit; None for nowhere.
+    workdir: keeps ``NAME_DIGEST.safetensors``, from which the same call goes on, bit for bit; None for nowhere. The digest is of
+        all that the fit depends on, so that other fits of that name have files of their own.
     labels: what errors call the signals; by default their rows.
     progress: called with ``name``, steps done and steps in all.
 
     The result of a signal does not depend on its neighbours, but for the last bits of floats in batches of another size.
-    Raises ValueError where a loss is not finite, naming signal and step, and for a checkpoint of another fit.
+    Raises ValueError where a loss is not finite, naming signal and step, and for a checkpoint that is damaged or of another fit.
     """
     if num_steps < 0 or chunk_steps < 1:
         raise ValueError(f"a fit needs num_steps ≥ 0 and chunk_steps ≥ 1, not {num_steps} and {chunk_steps}")
+    if num_steps >= _NEVER:
+        raise ValueError(f"a fit has fewer than {_NEVER} steps, not {num_steps}: lower num_steps or the effort")
     params, data = jax.tree.map(jnp.asarray, params), jax.tree.map(jnp.asarray, data)
     count = _num_rows(params, data)
     total = num_steps + 1
-    path = None if workdir is None else Path(workdir) / f"{name}.safetensors"
-    digest = _digest(loss, config, optimiser, num_steps, chunk_steps, shared, params, data) if path else np.empty(0)
-    state, losses, done = _start(loss, config, shared, params, data), np.empty((count, 0)), 0
-    if path is not None and path.exists():
-        state, losses, done = _restore(path, state, digest)
+    state, losses, done, path = _start(loss, config, shared, params, data), np.empty((count, 0)), 0, None
+    if workdir is not None:
+        digest = _digest(loss, config, optimiser, num_steps, chunk_steps, shared, params, data)
+        path = Path(workdir) / f"{name}_{digest.tobytes().hex()[:NAME_DIGITS]}.safetensors"
+        if path.exists():
+            state, losses, done = _restore(path, state, digest)
     if progress is not None:
         progress(name, min(done, num_steps), num_steps)
     if done < total:
-        mesh = local_mesh()
-        run = _compiled(loss, config, optimiser)
+        mesh = _mesh(count)
+        run = _compiled(loss, config, optimiser, mesh)
         shared, rows = replicate(shared, mesh), _padded((state, data), count, mesh.size)
         state, data = (shard_batch(tree, mesh) for tree in rows)
     while done < total:
@@ -134,7 +147,7 @@ def overfit(
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(loss: Callable, config: Hashable, optimiser: OptimiserSpec) -> Callable:
+def _compiled(loss: Callable, config: Hashable, optimiser: OptimiserSpec, mesh: Mesh) -> Callable:
     """Steps ``start`` … ``stop`` − 1 of a batch; one program for chunks of any length."""
     adam = optax.scale_by_adam()
 
@@ -164,7 +177,7 @@ def _compiled(loss: Callable, config: Hashable, optimiser: OptimiserSpec) -> Cal
             return jax.tree.map(lambda a: a[None], one_signal(shared, state, data, start, stop, num_steps))
         return jax.vmap(one_signal, in_axes=(None, 0, 0, None, None, None))(shared, state, data, start, stop, num_steps)
 
-    return pmapped(one_device, (None, 0, 0, None, None, None), mesh=local_mesh())
+    return pmapped(one_device, (None, 0, 0, None, None, None), mesh=mesh)
 
 
 def _start(loss: Callable, config: Hashable, shared: Any, params: Any, data: Any) -> _State:
@@ -187,6 +200,12 @@ def _num_rows(params: Any, data: Any) -> int:
     return lengths.pop()
 
 
+def _mesh(count: int) -> Mesh:
+    """This process's devices, but no more than there are signals: copies of a signal would only take time from it."""
+    mesh = local_mesh()
+    return Mesh(mesh.devices[:count], mesh.axis_names, axis_types=mesh.axis_types)
+
+
 def _padded(tree: Any, count: int, num_devices: int) -> Any:
     spare = -count % num_devices
     return tree if not spare else jax.tree.map(lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], spare, axis=0)]), tree)
@@ -204,7 +223,7 @@ def _check_finite(fault: np.ndarray, optimiser: OptimiserSpec, labels: Sequence[
 def _digest(loss: Callable, *parts: Any) -> np.ndarray:
     """What makes two fits the same fit, uint8 [32]."""
     *about, shared, params, data = parts
-    digest = hashlib.sha256(f"{loss.__module__}.{loss.__qualname__} {about!r}".encode())
+    digest = hashlib.sha256(f"{FIT_VERSION} {jax.__version__} {loss.__module__}.{loss.__qualname__} {about!r}".encode())
     for leaf in jax.tree.leaves((shared, params, data)):
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, prng_key):
             leaf = jax.random.key_data(leaf)

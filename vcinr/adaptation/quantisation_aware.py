@@ -28,7 +28,7 @@ class RetrainingConfig:
             raise ValueError(f"retraining needs num_steps >= 0 and a positive lr, not {self.num_steps} and {self.lr}")
 
 
-def straight_through(quantise: Callable[[jax.Array], jax.Array], levels: Any) -> Any:
+def quantise_straight_through(quantise: Callable[[jax.Array], jax.Array], levels: Any) -> Any:
     """``quantise(levels)`` in value, the identity in gradient (Bengio et al. 2013, section 4); levels: any pytree."""
     return jax.tree.map(lambda level: level + jax.lax.stop_gradient(quantise(level) - level), levels)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,20 @@ from vcinr.codecs.codec import Code, Codec, Params
 from vcinr.entropy.range_coder import Decoder, Encoder, SymbolModel, Table, model_count, symbol_bits
 from vcinr.signals.signal import Grid
 
+MAX_SYMBOLS, SYMBOLS_A_SAMPLE = 2**25, 4
+"""Symbols of all signals of a file that are decoded in any case, and of each sample in whole patches."""
+MAX_METAS = 16
+"""Different metas of the signals of a file that needs no model: each is a network, and a program that a reader compiles."""
+
 
 def encode_payload(codec: Codec, params: Params, point: int, grids: Sequence[Grid], codes: Sequence[Code]) -> bytes:
     """All streams of all signals as one range-coded payload.
 
     grids, codes: one a signal. Stream by stream in the codec's order; within a stream, consecutive signals that share
-    their tables are coded in one call, as one long array. Raises CodingError on symbols that their model cannot code.
+    their tables are coded in one call, as one long array. Raises CodingError on symbols that their model cannot code,
+    ValueError for more than `MAX_METAS` networks in a file that needs no model.
     """
+    _check_metas(codec, [code.meta for code in codes])
     encoder = Encoder()
     decoded: list[dict[str, np.ndarray]] = [{} for _ in codes]
     metas = [code.meta for code in codes]
@@ -40,20 +48,40 @@ def encode_payload(codec: Codec, params: Params, point: int, grids: Sequence[Gri
 
 
 def decode_payload(
-    codec: Codec, params: Params, point: int, grids: Sequence[Grid], metas: Sequence[Mapping[str, int | float]], payload: bytes
+    codec: Codec,
+    params: Params,
+    point: int,
+    grids: Sequence[Grid],
+    metas: Sequence[Mapping[str, int | float]],
+    payload: bytes,
+    max_symbols: int = MAX_SYMBOLS,
 ) -> list[Code]:
     """Codes of all signals from a payload; the inverse of `encode_payload`.
 
+    max_symbols: of all signals and streams together; but `SYMBOLS_A_SAMPLE` for each sample in whole patches are always taken.
+        A payload may be short for many symbols, so this is what bounds memory.
     Raises BitstreamError on bytes that `encode_payload` does not write for these grids and metas, and where the codec's
     `symbol_model` refuses (ValueError) what has been decoded. A payload damaged into another valid one is told by the
     container's checksum only.
     """
     decoded: list[dict[str, np.ndarray]] = [{} for _ in grids]
+    samples = sum(grid.num_patches * math.prod(grid.patch) for grid in grids)
+    limit = left = max(max_symbols, SYMBOLS_A_SAMPLE * samples)
+
+    def counted(models: Iterator[SymbolModel]) -> Iterator[SymbolModel]:
+        nonlocal left
+        for model in models:
+            left -= model_count(model)
+            if left < 0:
+                raise ValueError(f"it asks for more than {limit} symbols; if it is to be trusted, raise max_pixels")
+            yield model
+
     try:
+        _check_metas(codec, metas)
         decoder = Decoder(payload)
         for name in codec.streams:
             signals = iter(list(decoded))
-            for models in _joint(_models(codec, params, point, grids, metas, decoded, name)):
+            for models in _joint(counted(_models(codec, params, point, grids, metas, decoded, name))):
                 ends = np.cumsum([model_count(model) for model in models])[:-1]
                 for part in np.split(decoder.decode(_merged(models)), ends):
                     next(signals)[name] = part
@@ -101,13 +129,18 @@ def _models(
     metas: Sequence[Mapping[str, int | float]],
     decoded: Sequence[Mapping[str, np.ndarray]],
     name: str,
-) -> list[SymbolModel]:
+) -> Iterator[SymbolModel]:
     """The model of stream `name` of each signal, given copies of the streams before it, so that both ends see the same."""
     signals = zip(grids, metas, decoded, strict=True)
-    return [codec.symbol_model(params, point, grid, meta, dict(before), name) for grid, meta, before in signals]
+    return (codec.symbol_model(params, point, grid, meta, dict(before), name) for grid, meta, before in signals)
 
 
-def _joint(models: Sequence[SymbolModel]) -> list[list[SymbolModel]]:
+def _check_metas(codec: Codec, metas: Sequence[Mapping[str, int | float]]) -> None:
+    if not codec.needs_model and (found := len({tuple(meta.items()) for meta in metas})) > MAX_METAS:
+        raise ValueError(f"the signals are of {found} different networks; a file holds at most {MAX_METAS}: use several files")
+
+
+def _joint(models: Iterable[SymbolModel]) -> list[list[SymbolModel]]:
     """Runs of consecutive models that are coded in one call: tables of equal content, and every other model alone."""
     runs: list[list[SymbolModel]] = []
     for model in models:

@@ -23,7 +23,14 @@ from vcinr.adaptation.objective import chunked_mean_squared_error
 from vcinr.adaptation.overfit import OptimiserSpec, overfit
 from vcinr.bitstream import BitstreamError
 from vcinr.codecs.codec import Code, Params, Progress, Stage
-from vcinr.codecs.whole_signals import SignalBatch, batch_progress, batches_of_equal_shape, evaluate_everywhere
+from vcinr.codecs.whole_signals import (
+    SignalBatch,
+    at_unit_frequency,
+    batch_progress,
+    batches_of_equal_shape,
+    check_work,
+    evaluate_everywhere,
+)
 from vcinr.entropy.range_coder import Uniform
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig, evaluate
@@ -33,7 +40,7 @@ from vcinr.signals.signal import Grid, Signal
 BITS = 16
 """Of a weight in the file."""
 MAX_DEPTH, MAX_WIDTH, MAX_OMEGA_0, MAX_WEIGHTS = 64, 1024, 1000, 2**20
-"""What a file may ask for; the decoder's work is at most `MAX_WEIGHTS` multiplications a sample."""
+"""What a file may ask for; `check_work` bounds weights times samples."""
 STEPS_A_CHUNK = 2**36
 """Multiplications between two checkpoints, half a minute and more on two CPU cores."""
 
@@ -203,6 +210,8 @@ class Coin:
         field = self._field(point)
         meta = {"depth": field.num_layers, "width": field.width, "omega_0": c.omega_0}
         steps = c.num_steps << effort
+        for signal in signals:
+            check_work(num_weights(field), signal.grid.shape)
         codes: dict[int, Code] = {}
         batches = batches_of_equal_shape(signals, c.batch_samples)
         for i, batch in enumerate(batches):
@@ -212,11 +221,13 @@ class Coin:
                 codes[index] = Code({"weights": symbols}, meta)
         return [codes[i] for i in range(len(signals))]
 
-    def choose_point(self, params: Params, signal: Signal, bpp: float, progress: Progress | None = None) -> int:
+    def choose_point(
+        self, params: Params, signal: Signal, bpp: float, *, workdir: str | None = None, progress: Progress | None = None
+    ) -> int:
         """The architecture for one signal within ``bpp`` bits a sample of file: the paper's search.
 
         Of each depth the widest that fits is a candidate, unless it has less than half the weights of the largest; a short fit of
-        each on the signal itself decides. ValueError where none fits.
+        each on the signal itself decides, kept in ``workdir``. ValueError where none fits.
         """
         del params
         shape = signal.grid.shape
@@ -233,14 +244,17 @@ class Coin:
         losses = []
         for i, point in enumerate(candidates):
             report = batch_progress(progress, i, len(candidates), "searching")
-            _, loss = self._fit(self._field(point), batch, self.config.search_steps, None, None, "", report)
+            name = f"search_{self.point_name(point)}_{batch.name}"
+            _, loss = self._fit(self._field(point), batch, self.config.search_steps, None, workdir, name, report)
             losses.append(float(loss[0]))
         return candidates[int(np.argmin(losses))]
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Mapping[str, Any], decoded: Any, name: str) -> Uniform:
         """16 bits a weight, as many as the architecture in ``meta`` has. ValueError for one that no encoder writes."""
-        del params, point, grid, decoded, name
-        return Uniform(BITS, num_weights(field_of(self.modality, meta["depth"], meta["width"], meta["omega_0"])))
+        del params, point, decoded, name
+        count = num_weights(field_of(self.modality, meta["depth"], meta["width"], meta["omega_0"]))
+        check_work(count, grid.shape)
+        return Uniform(BITS, count)
 
     def decoder_config(self) -> dict[str, Any]:
         """Nothing: the file says all."""
@@ -254,12 +268,14 @@ class Coin:
     def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Decoded values, float32 [1, n, c]. BitstreamError for weights that are not finite."""
         del params, point
-        fields = [field_of(self.modality, *(code.meta[name] for name in META_TYPES)) for code in codes]
-        weights = [from_symbols(code.streams["weights"]) for code in codes]
         values: list[np.ndarray] = [np.empty(0)] * len(codes)
-        for field in dict.fromkeys(fields):
-            own = [i for i, other in enumerate(fields) if other == field]
-            parts = evaluate_everywhere(reconstruct, field, None, [weights[i] for i in own], [grids[i] for i in own])
+        by_size: dict[tuple[Any, Any], list[int]] = {}
+        for i, code in enumerate(codes):
+            by_size.setdefault((code.meta["depth"], code.meta["width"]), []).append(i)
+        for size, own in by_size.items():
+            field = field_of(self.modality, *size, omega_0=1)
+            weights = [at_unit_frequency(field, from_symbols(codes[i].streams["weights"]), codes[i].meta["omega_0"]) for i in own]
+            parts = evaluate_everywhere(reconstruct, field, None, weights, [grids[i] for i in own])
             for i, part in zip(own, parts, strict=True):
                 values[i] = part
         return values

@@ -42,6 +42,9 @@ COMBINATIONS: tuple[Combination, ...] = (
     Combination("SIREN, all weights", "Adam", "float16", "raw", "coin"),
     Combination("linear latent → shifts", FIXED, UNIFORM, HISTOGRAM, "coinpp"),
     Combination("linear latent → shifts", FIXED, NOISE, PRIOR, "coinpp", {"compression": "variational"}),
+    Combination(
+        "SIREN, shared", FIXED, UNIFORM, HISTOGRAM, "coinpp", {"field": {"modulation": "none"}}, refused="change nothing"
+    ),
     Combination("linear latent → shifts", META_SGD, UNIFORM, HISTOGRAM, "functa"),
     Combination("linear latent → shifts", META_SGD, NOISE, PRIOR, "functa", {"compression": "variational"}),
     Combination("low-rank gates", META_SGD, NOISE, PRIOR, "vc_inr"),

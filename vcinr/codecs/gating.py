@@ -42,7 +42,8 @@ class GateConfig:
     the field (equation 10); "weights", all weights, updated ones; "activations", what leaves the units.
     group: what shares a gate: every entry has its own, all that lead into a unit, or a whole layer.
     target: fraction of the latent's entries that a file pays for.
-    adapt_gates: whether the inner loop moves log α too, so that every signal has a pattern of its own, which its file holds.
+    adapt_gates: whether the inner loop moves log α too, so that every signal has a pattern of its own, which its file holds;
+        then all open entries share one histogram.
     gate_step: of log α in the inner loop, per unit of the summed loss, as it starts; learned where step sizes are.
     start_open: P(z > 0) where training starts.
     start_lambda: weight of the L0 penalty (mean open probability of the entries) against the MSE where training starts.

@@ -31,6 +31,9 @@ from vcinr.signals.sources import ArraySource
 COMPRESSIONS = {"uniform": lambda config: Uniform(config.uniform), "variational": lambda config: Variational(config.quantiser)}
 """`LatentCodecConfig.compression` → how latents become symbols, and what of the config it reads."""
 
+MAX_SYMBOLS = 2**26
+"""Of a signal; a file's header alone can ask for as many."""
+
 PRIOR_BATCH = 256
 """Patches a device takes at once where only the prior is evaluated."""
 
@@ -77,6 +80,8 @@ class LatentCodecConfig:
     def __post_init__(self):
         if self.compression not in COMPRESSIONS:
             raise ValueError(f"unknown compression {self.compression!r}; valid are {', '.join(COMPRESSIONS)}")
+        if self.field.modulation == "none":
+            raise ValueError('field.modulation is "none": the latent would change nothing, choose one that it modulates')
         row = modality_of(self.modality, self.patch)
         for key in ("coord_dim", "channels"):
             if getattr(self.field, key) != getattr(row, key):
@@ -197,12 +202,10 @@ class LatentCodec:
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> Table:
         """A table a coded number, or one for all, patch after patch."""
         del meta, decoded, name
-        return Table(*self.tables(params, point, np.tile(np.arange(self.num_coded(params)), grid.num_patches)))
-
-    def tables(self, params: Params, point: int, numbers: np.ndarray) -> tuple[Any, np.ndarray]:
-        """The tables of a point, and which one codes each of these numbers (indices among the coded ones)."""
+        count = check_count(self.num_coded(params), grid)
         tables = params["points"][str(point)]["tables"]
-        return tables, np.zeros_like(numbers, np.int32) if tables.num_tables == 1 else numbers.astype(np.int32)
+        own = np.zeros(count, np.int32) if tables.num_tables == 1 else np.arange(count, dtype=np.int32)
+        return Table(tables, np.tile(own, grid.num_patches))
 
     def modelled_bits(self, params: Params, point: int, codes: Sequence[Code]) -> list[float] | None:
         """What a float prior says of each signal's symbols; the tables' `estimated_bits` should be close. None without one."""
@@ -232,6 +235,16 @@ class LatentCodec:
         """As `synthesise`, of the symbols [p, m] of all patches of all signals."""
         shared = (self.decoder_params(params), self.compression.decoder_parts(params, point))
         return per_signal(map_batches(_decode_row, self, shared, (symbols,), self.config.encode_batch), grids)
+
+
+def check_count(numbers: int, grid: Grid) -> int:
+    """``numbers``, which each patch has. ValueError where all patches of a signal have more than `MAX_SYMBOLS` together."""
+    if numbers * grid.num_patches > MAX_SYMBOLS:
+        raise ValueError(
+            f"a signal of shape {grid.shape} has {grid.num_patches} patches of {numbers} coded numbers each; at most "
+            f"{MAX_SYMBOLS} are coded: cut it up, or code fewer numbers a patch"
+        )
+    return numbers
 
 
 def coded(params: Params, latent: jax.Array) -> jax.Array:

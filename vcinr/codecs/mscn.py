@@ -3,8 +3,9 @@
 Unstructured: one gate a weight, δθ = −β Σ z ⊙ ∇ (equation 9). Structured: one gate a shift, f(W h + b + z ⊙ m) (equation 10).
 Stages: ``gates``, where one z is drawn for each adaptation, the loss is the MSE after it plus λ times the expected open
 fraction (equation 8), and θ, step sizes and log α are trained together while λ is driven until the fraction is the target;
-``pattern``, in closed form, which opens the gates of highest rank and closes all others; ``meta``, which goes on without noise;
-then those of the compression. A file holds ẑ ⊙ δ or ẑ ⊙ m at the open entries. The pattern belongs to the model.
+``pattern``, in closed form, which opens the gates of largest log α, as many as the target pays for, and closes all others;
+``meta``, which goes on without noise; then those of the compression. So ẑ is 0 or 1, and belongs to the model; a file holds
+ẑ ⊙ δ or ẑ ⊙ m at the open entries.
 With ``adapt_gates`` the inner loop moves log α as well: every signal has a pattern of its own, which its file holds too, a bit a
 gate, and ``gates`` is the only stage of the field.
 """

@@ -15,7 +15,7 @@ import numpy as np
 from vcinr.codecs.batching import map_batches, whole_symbols
 from vcinr.codecs.codec import Code, Params, Stage
 from vcinr.codecs.gating import num_gates
-from vcinr.codecs.latent_codec import LatentCodec, patch_rows, per_signal
+from vcinr.codecs.latent_codec import LatentCodec, check_count, patch_rows, per_signal
 from vcinr.codecs.uniform_compression import Uniform
 from vcinr.entropy import uniform_quantiser
 from vcinr.entropy.range_coder import Table
@@ -100,6 +100,7 @@ def symbol_model(index: np.ndarray, params: Params, point: int, grid: Grid, deco
     """
     chosen = params["points"][str(point)]
     if name == "gates":
+        check_count(max(len(chosen["gate_table"]), len(index)), grid)
         return Table(chosen["tables"], np.tile(chosen["gate_table"], grid.num_patches))
     gates = np.asarray(decoded["gates"])
     if not np.isin(gates, (0, 1)).all():

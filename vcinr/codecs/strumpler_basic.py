@@ -18,7 +18,13 @@ from vcinr.adaptation.overfit import OptimiserSpec
 from vcinr.codecs import weight_coding
 from vcinr.codecs.codec import Code, Params, Progress, Stage
 from vcinr.codecs.weight_coding import FitConfig, WeightCodingConfig
-from vcinr.codecs.whole_signals import batch_progress, batches_of_equal_shape, evaluate_everywhere
+from vcinr.codecs.whole_signals import (
+    at_unit_frequency,
+    batch_progress,
+    batches_of_equal_shape,
+    check_work,
+    evaluate_everywhere,
+)
 from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
@@ -38,7 +44,7 @@ MAX_META = {
     "omega_0": 1000,
     "activation": len(_ACTIVATIONS) - 1,
 }
-"""The largest value of each number of a file's head."""
+"""The largest value of each number of a file's head; ω₀ begins at 1, all others at 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +109,9 @@ class StrumplerBasicConfig:
 def field_of(modality: str, meta: Mapping[str, int | float]) -> FieldConfig:
     """The network that a file's head describes. ValueError where no encoder describes such a one; nothing is allocated before."""
     for name, largest in MAX_META.items():
-        if not 0 <= meta[name] <= largest:
-            raise ValueError(f"the head's {name} is {meta[name]}; it lies in 0..{largest}")
+        least = 1 if name == "omega_0" else 0
+        if not least <= meta[name] <= largest:
+            raise ValueError(f"the head's {name} is {meta[name]}; it lies in {least}..{largest}")
     row = MODALITIES[modality]
     field = FieldConfig(
         coord_dim=row.coord_dim,
@@ -178,6 +185,8 @@ class StrumplerBasic:
         field = field_of(c.modality, meta)
         fit = FitConfig(field, c.l1, c.chunk)
         key = jax.random.key(c.seed) if key is None else key
+        for signal in signals:
+            check_work(siren.num_weights(field.sizes()), signal.grid.shape)
         start = siren.flatten(siren.init_layers(key, field.sizes(), field.omega_0, field.output_bias, field.activation))
         codes: dict[int, Code] = {}
         batches = batches_of_equal_shape(signals, c.batch_samples)
@@ -202,8 +211,10 @@ class StrumplerBasic:
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> SymbolModel:
         """From the file alone: the head gives the number of weights, the streams before give their tables."""
-        del params, point, grid
-        return weight_coding.symbol_model(field_of(self.modality, meta), decoded, name)
+        del params, point
+        field = field_of(self.modality, meta)
+        check_work(siren.num_weights(field.sizes()), grid.shape)
+        return weight_coding.symbol_model(field, decoded, name)
 
     def decoder_config(self) -> dict[str, Any]:
         """Nothing: the file says it all."""
@@ -215,13 +226,16 @@ class StrumplerBasic:
         return {}
 
     def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
-        """Decoded values, float32 [1, n, c]; signals of one architecture together."""
+        """Decoded values, float32 [1, n, c]; signals of one architecture together, whatever their ω₀."""
         del params, point
         values: list[np.ndarray] = [np.empty(0)] * len(codes)
-        fields = [field_of(self.modality, code.meta) for code in codes]
+        fields = [field_of(self.modality, {**code.meta, "omega_0": 1}) for code in codes]
         for field in dict.fromkeys(fields):
             chosen = [i for i, each in enumerate(fields) if each == field]
             weights = [weight_coding.decoded_weights(field, codes[i]) for i in chosen]
+            if field.activation == "sine":
+                pairs = zip(weights, chosen, strict=True)
+                weights = [at_unit_frequency(field, own, codes[i].meta["omega_0"]) for own, i in pairs]
             parts = evaluate_everywhere(_values, field, None, weights, [grids[i] for i in chosen])
             for i, part in zip(chosen, parts, strict=True):
                 values[i] = part

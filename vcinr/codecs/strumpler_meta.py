@@ -139,10 +139,14 @@ class StrumplerMeta:
         workdir: str | None = None,
         progress: Progress | None = None,
     ) -> list[Code]:
-        """Codes of signals, those of equal shape fitted together; effort: doubles ``num_steps`` so many times."""
+        """Codes of signals, those of equal shape fitted together; effort: doubles ``num_steps`` so many times.
+
+        Points of equal λ differ in their grids alone: in one ``workdir`` they share the fit.
+        """
         del key
         c = self.config
         weight_coding.check_effort(effort, c.num_steps)
+        num_steps = c.num_steps << effort
         fit, base = FitConfig(c.field, c.l1[point], c.chunk), base_weights(c, params["shared"])
         codes: dict[int, Code] = {}
         batches = batches_of_equal_shape(signals, c.batch_samples)
@@ -150,10 +154,10 @@ class StrumplerMeta:
             coded = weight_coding.encode_batch(
                 c.coding,
                 fit,
-                weight_coding.make_batch(c.field, base, of_shape, f"{self.name}_{point}_{effort}"),
+                weight_coding.make_batch(c.field, base, of_shape, f"{self.name}_{fit.l1:g}_{num_steps}"),
                 first_updates(c, params, of_shape),
                 c.optimiser,
-                c.num_steps << effort,
+                num_steps,
                 c.bits[point],
                 meta={},
                 workdir=workdir,

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from vcinr.adaptation.adaround import AdaRoundConfig, Layer, adaround
 from vcinr.adaptation.objective import chunked_mean_squared_error
 from vcinr.adaptation.overfit import OptimiserSpec, Overfitted, overfit
-from vcinr.adaptation.quantisation_aware import RetrainingConfig, num_flipped, straight_through
+from vcinr.adaptation.quantisation_aware import RetrainingConfig, num_flipped, quantise_straight_through
 from vcinr.codecs.batching import map_batches, whole_symbols
 from vcinr.codecs.codec import Code, Progress
 from vcinr.codecs.whole_signals import SignalBatch
@@ -61,7 +61,7 @@ class FitConfig:
 
 @dataclasses.dataclass(frozen=True)
 class WeightCodingConfig:
-    """adaround, retraining: see there.   num_points: coordinates that AdaRound looks at, 0 for all."""
+    """adaround, retraining: see there.   num_points: coordinates that AdaRound looks at, 0 for as many as there are."""
 
     adaround: AdaRoundConfig = AdaRoundConfig()
     retraining: RetrainingConfig = RetrainingConfig()
@@ -97,10 +97,13 @@ class Rounding(NamedTuple):
 
 class Quantised(NamedTuple):
     """levels: whole, float32 [b, p].   steps: of each tensor, float32 [b, t], bfloat16 in value.
+    nearest: the nearest whole levels, [b, p].   rounding: what AdaRound made of them.
     flipped: levels of each signal that retraining changed, [b]."""
 
     levels: np.ndarray
     steps: np.ndarray
+    nearest: np.ndarray
+    rounding: Rounding
     flipped: np.ndarray
 
 
@@ -204,7 +207,7 @@ def quantise_weights(
     """Fitted updates [b, p] onto symmetric grids of ``bits`` bits, a step a tensor: AdaRound, then retraining.
 
     AdaRound looks at layers, not at the signal. Of a signal that the nearest levels happen to serve better, these are what is
-    retrained, so that nothing ends above the error of nearest rounding.
+    retrained, so that nothing ends above the error of nearest rounding. How many levels retraining changed is logged at INFO.
     """
     if (rounding_progress := report("rounding")) is not None:
         rounding_progress(batch.name, 0, 1)
@@ -219,9 +222,18 @@ def quantise_weights(
         rounding_progress(batch.name, 1, 1)
     options = {"workdir": workdir, "progress": report("retraining")}
     levels = retrain_weights(config.retraining, fit, batch, soft, steps, bits, **options)
-    flipped = num_flipped(hard, levels)
-    _log.info("retraining changed %s of %d symbols of each signal", flipped.tolist(), levels.shape[1])
-    return Quantised(levels, steps, flipped)
+    found = Quantised(levels, steps, nearest, rounding, num_flipped(hard, levels))
+    _log.info("%s, %d bits: %s", batch.name, bits, flips_in_words(found.flipped, levels.shape[1]))
+    return found
+
+
+def flips_in_words(flipped: np.ndarray, num_symbols: int) -> str:
+    """What retraining did to a batch of signals: ``flipped`` [b] of ``num_symbols`` each."""
+    share = 100.0 * flipped / num_symbols
+    return (
+        f"retraining changed {np.mean(share):.1f} % of the {num_symbols} symbols of a signal "
+        f"({np.min(share):.1f} to {np.max(share):.1f} % in {len(share)} signals)"
+    )
 
 
 def grid_steps(updates: np.ndarray, field: FieldConfig, bits: int) -> np.ndarray:
@@ -233,12 +245,19 @@ def grid_steps(updates: np.ndarray, field: FieldConfig, bits: int) -> np.ndarray
 def round_weights(
     config: WeightCodingConfig, fit: FitConfig, batch: Batch, updates: np.ndarray, steps: np.ndarray, bits: int
 ) -> Rounding:
-    """AdaRound of updates [b, p] on grids of ``steps`` [b, t]."""
-    inputs = batch.shared["inputs"]
-    if 0 < config.num_points < len(inputs):
-        inputs = inputs[np.sort(np.random.default_rng(0).choice(len(inputs), config.num_points, replace=False))]
+    """AdaRound of updates [b, p] on grids of ``steps`` [b, t].
+
+    Its layers are measured on ``config.num_points`` coordinates, of weighted signals drawn in proportion to the weight.
+    """
+    inputs, weight = batch.shared["inputs"], batch.data["weight"]
+    count = min(config.num_points, len(inputs)) or len(inputs)
+    rows: tuple[np.ndarray, ...] = (updates, steps)
+    if weight is not None:
+        rows += (np.stack([_drawn(row, count) for row in np.asarray(weight, np.float64)]),)
+    elif count < len(inputs):
+        inputs = inputs[np.sort(np.random.default_rng(0).choice(len(inputs), count, replace=False))]
     static, shared = (fit.field, config.adaround, bits), {"base": batch.shared["base"], "inputs": inputs}
-    return Rounding(*map_batches(_round_row, static, shared, (updates, steps), len(updates)))
+    return Rounding(*map_batches(_round_row, static, shared, rows, len(updates)))
 
 
 def retrain_weights(
@@ -263,7 +282,7 @@ def retrain_weights(
         config.num_steps,
         chunk_steps=_chunk_steps(fit, batch),
         workdir=workdir,
-        name=f"{batch.name}_retrain",
+        name=f"{batch.name}_{bits}bits_retrain",
         labels=batch.labels,
         progress=progress,
     )
@@ -353,19 +372,28 @@ def _chunk_steps(fit: FitConfig, batch: Batch) -> int:
     return max(1, min(250, STEPS_A_CHUNK // (count * samples * siren.num_weights(fit.field.sizes()))))
 
 
-def _round_row(static: tuple, shared: Any, update: jax.Array, steps: jax.Array) -> tuple[jax.Array, ...]:
+def _drawn(weight: np.ndarray, count: int) -> np.ndarray:
+    """``count`` coordinates of a signal, in proportion to their weight [n], int32."""
+    chosen = np.random.default_rng(0).choice(len(weight), count, p=weight / weight.sum())
+    return np.sort(chosen).astype(np.int32)
+
+
+def _round_row(
+    static: tuple, shared: Any, update: jax.Array, steps: jax.Array, chosen: jax.Array | None = None
+) -> tuple[jax.Array, ...]:
     field, config, bits = static
+    inputs = shared["inputs"] if chosen is None else shared["inputs"][chosen]
     sizes = field.sizes()
     levels = siren.unflatten(update / steps[tensor_index(tuple(sizes))], sizes)
     tensors = [(steps[2 * i], steps[2 * i + 1]) for i in range(len(sizes))]
     limit = 2 ** (bits - 1) - 1
-    found = adaround(network(field, shared["base"]), levels, tensors, shared["inputs"], jax.random.key(0), config, limit)
+    found = adaround(network(field, shared["base"]), levels, tensors, inputs, jax.random.key(0), config, limit)
     return siren.flatten(found.hard), siren.flatten(found.soft), found.error, found.nearest_error
 
 
 def _retraining_loss(static: tuple[FitConfig, int], shared: Any, levels: Any, data: Any, step: Any) -> jax.Array:
     del step
     config, bits = static
-    whole = straight_through(lambda level: on_grid(level, bits), levels)
+    whole = quantise_straight_through(lambda level: on_grid(level, bits), levels)
     update = whole * data["steps"][tensor_index(tuple(config.field.sizes()))]
     return signal_error(config, shared, update, data["signal"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -14,6 +13,8 @@ import numpy as np
 
 from vcinr.codecs.batching import map_batches
 from vcinr.codecs.codec import Progress
+from vcinr.fields import siren
+from vcinr.fields.field import FieldConfig
 from vcinr.signals.grids import pixel_grid
 from vcinr.signals.signal import Grid, Signal
 
@@ -21,6 +22,8 @@ EVALUATED_SAMPLES = 2**16
 """Coordinates that a device evaluates fields at together."""
 HELD_NUMBERS = 2**24
 """Coordinates and latents that are held for that at once."""
+MAX_WORK = 2**42
+"""Multiplications that decoding one signal may take, minutes on a CPU."""
 SMALLEST_CHUNK, LARGEST_CHUNK = 2**10, 2**14
 """Coordinates of one row of that, a power of two within these, so that pictures of many shapes share few programs."""
 
@@ -30,7 +33,7 @@ class SignalBatch:
     """Signals of equal shape that are fitted together.
 
     indices: which of the signals.   coords: [n, d], of each.   values: [b, n, c].   weight: [b, n], or None where all is 1.
-    name: tells the batch from others by shape and content; a file name for its checkpoints.
+    name: the shape; part of a file name for checkpoints.
     """
 
     indices: list[int]
@@ -55,10 +58,16 @@ def batches_of_equal_shape(signals: Sequence[Signal], max_samples: int) -> list[
             indices = same[start : start + size]
             values = np.concatenate([np.asarray(signals[i].values) for i in indices])
             weight = None if unweighted else np.concatenate([np.asarray(signals[i].weight) for i in indices])
-            content = hashlib.sha256(values.tobytes()).hexdigest()[:12]
-            name = f"{'x'.join(map(str, shape))}_{content}"
-            batches.append(SignalBatch(indices, signals[indices[0]].coords, values, weight, name))
+            batches.append(SignalBatch(indices, signals[indices[0]].coords, values, weight, "x".join(map(str, shape))))
     return batches
+
+
+def check_work(num_weights: int, shape: Sequence[int]) -> None:
+    """ValueError where a network of so many weights takes over `MAX_WORK` multiplications at all samples of a shape."""
+    work = num_weights * math.prod(shape)
+    if work > MAX_WORK:
+        samples = "×".join(map(str, shape))
+        raise ValueError(f"{num_weights} weights at {samples} samples take {work} multiplications; the limit is {MAX_WORK}")
 
 
 def batch_progress(progress: Progress | None, index: int, num_batches: int, what: str = "fitting") -> Progress | None:
@@ -71,6 +80,16 @@ def batch_progress(progress: Progress | None, index: int, num_batches: int, what
         progress(what, index * total + done, num_batches * total)
 
     return report
+
+
+def at_unit_frequency(field: FieldConfig, weights: np.ndarray, omega_0: int | float) -> np.ndarray:
+    """Weights [p] that mean at ω₀ = 1 what ``weights`` mean at ``omega_0``: sin(ω₀ (h W + b)) = sin(h (ω₀ W) + ω₀ b).
+
+    So one program serves fields of every ω₀.
+    """
+    inner = siren.num_weights(field.sizes()[:-1])
+    with np.errstate(over="ignore"):
+        return np.concatenate([np.float32(omega_0) * weights[:inner], weights[inner:]])
 
 
 def evaluate_everywhere(

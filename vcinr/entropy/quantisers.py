@@ -1,4 +1,4 @@
-"""Quantisers to whole numbers. The only place where anything is rounded; entropy models never round."""
+"""Quantisers to whole numbers: what is coded is rounded here, or by AdaRound in its stead; entropy models never round."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ def quantise(x: Any, lower: Any, step: Any, bits: Any) -> jax.Array:
 
     bits: as for `uniform_range`; a traced integer too, so that one compiled function serves all depths.
     """
-    return jnp.clip(hard((x - lower) / step), 0, 2**bits - 1)
+    # A model stored in 16 bits may hold a step of 0.
+    return jnp.clip(hard((x - lower) / jnp.maximum(step, TINY_STEP)), 0, 2**bits - 1)
 
 
 def dequantise(symbols: Any, lower: Any, step: Any) -> jax.Array:

@@ -52,8 +52,8 @@ def measure(
     pixels of all. ``psnr_db`` and ``psnr_of_mean_mse_db``: after clamping and rounding to 8 bits, whole signals (see
     `vcinr.evaluation.metrics.summarise`). ``psnr_float_db``: mean PSNR of the decoded floats, neither clamped nor rounded.
     ``bpp_modelled``: as ``bpp_estimated``, of the float entropy model that the tables were made from, where a codec has one.
-    ``container_differences``: 8-bit values of the container that rounded otherwise than in the files. ``name``, ``lambda``
-    and ``fingerprint`` of the point are passed on where it has them.
+    ``model_bytes``: of the model's files, 0 where decoding needs none. ``container_differences``: 8-bit values of the container
+    that rounded otherwise than in the files. ``name``, ``lambda`` and ``fingerprint`` of the point are passed on where there.
 
     Raises ValueError for an empty set, an array that is no picture or an unknown point; `MeasurementError` where a decoded
     picture has the wrong shape, or the container decodes to other pictures than the files.
@@ -121,7 +121,7 @@ def _measure_point(
         float_mses=float_mses,
         container_bytes=len(container),
         estimated_bits=estimated_bits,
-        model_bytes=int(model.num_bytes),
+        model_bytes=int(model.num_bytes) if model.codec.needs_model else 0,
     )
     described = model.points[point]
     extras = {key: described[key] for key in ("name", "lambda", "fingerprint") if described.get(key) is not None}

@@ -95,18 +95,24 @@ def save_run(
     command: str,
     duration_s: float | int,
     notes: str = "",
+    source: Mapping[str, Any] | None = None,
+    training_commit: str | None = None,
 ) -> dict[str, Any]:
     """Writes measured points with what produced them as JSON, and returns what was written.
 
     points: rows of `vcinr.evaluation.measure`. config: name of the configuration. command: what was run, without paths that mean
     nothing elsewhere.
     duration_s: how long that took, training included where it trained. notes: anything that a reader must know.
-    The git commit, versions, device and UTC date are collected here. Raises ValueError where a point lacks a key.
+    source: `vcinr.provenance.provenance` of when the measuring began; None: of now. training_commit: what trained the model, the
+    ``git_revision`` of the last of ``model.info["starts"]``; it is kept where the measuring commit is another.
+    Raises ValueError where a point lacks a key.
     """
+    source = provenance() if source is None else source
     run = {
         "config": config,
         "command": command,
-        **provenance(),
+        **source,
+        **({"training_commit": training_commit} if training_commit not in (None, source["commit"]) else {}),
         "duration_s": round(float(duration_s), 1),
         "notes": notes,
         "points": [dict(row) for row in points],
@@ -270,9 +276,10 @@ def _section(
 def _said(stem: str, run: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     notes = f"\n  {run['notes']}" if run["notes"] else ""
+    trained = f" (trained at {run['training_commit']})" if "training_commit" in run else ""
     return (
         f"* `{stem}.json`: config `{run['config']}`, `{run['command']}`, {run['duration_s']:,.0f} s on {run['device']}, "
-        f"{run['date']}, commit {run['commit']}; {versions}.{notes}"
+        f"{run['date']}, commit {run['commit']}{trained}; {versions}.{notes}"
     )
 
 

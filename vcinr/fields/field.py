@@ -34,6 +34,7 @@ class FieldConfig:
     last_width: units of the last sine layer, 0 for ``width``.
     encoding: key of `ENCODINGS`.                       num_frequencies, encoding_scale: of it, L and σ.
     activation: "sine", or "relu" in its place (without ω₀).
+    projection_gain: of the start of latent_shifts, whose map has a standard deviation of projection_gain / (ω₀ √k).
     """
 
     coord_dim: int = 2
@@ -55,6 +56,7 @@ class FieldConfig:
     num_frequencies: int = 16
     encoding_scale: float = 1.4
     activation: str = "sine"
+    projection_gain: float = 1.0
 
     def __post_init__(self):
         tables = ((self.modulation, FIELDS), (self.sine, SINES), (self.encoding, ENCODINGS), (self.activation, ACTIVATIONS))
@@ -64,6 +66,11 @@ class FieldConfig:
         for key in ("coord_dim", "channels", "num_layers", "width", "latent_dim", "rank", "hyper_width", "num_frequencies"):
             if getattr(self, key) < 1:
                 raise ValueError(f"field.{key} must be at least 1, not {getattr(self, key)}")
+        if self.last_width < 0:
+            raise ValueError(f"field.last_width must be 0 or at least 1, not {self.last_width}")
+        for key in ("omega_0", "projection_gain"):
+            if not 0 < getattr(self, key) < float("inf"):
+                raise ValueError(f"field.{key} must be positive and finite, not {getattr(self, key)}")
         if not 0 < self.encoding_scale < float("inf"):
             raise ValueError(f"field.encoding_scale must be positive and finite, not {self.encoding_scale}")
         highest = ENCODINGS[self.encoding].highest(self.coord_dim, self.num_frequencies, self.encoding_scale)
@@ -151,7 +158,7 @@ class LatentShiftField(Siren):
         c = self.config
         self.projection = self.param(
             "projection",
-            nn.initializers.variance_scaling(1.0 / c.omega_0**2, "fan_in", "normal"),
+            nn.initializers.variance_scaling((c.projection_gain / c.omega_0) ** 2, "fan_in", "normal"),
             (c.latent_dim, sum(fan_out for _, fan_out in c.sizes()[:-1])),
         )
 

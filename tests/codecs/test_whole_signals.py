@@ -1,0 +1,230 @@
+"""Whole signals in batches and everywhere, and what files that bring their own network may ask for and mean."""
+
+import math
+import tracemalloc
+
+import jax
+import numpy as np
+import pytest
+
+from tests.conftest import smooth_picture
+from vcinr import bitstream
+from vcinr.bitstream import BitstreamError
+from vcinr.codecs import whole_signals
+from vcinr.codecs.codec import Code, grid_of
+from vcinr.codecs.coin import Coin, to_symbols
+from vcinr.codecs.strumpler_basic import StrumplerBasic, field_of
+from vcinr.codecs.weight_coding import bfloat16_above, from_bfloat16, make_code
+from vcinr.fields import siren
+from vcinr.model import make_model
+from vcinr.signals.grids import pixel_grid
+from vcinr.signals.patches import to_signal
+
+SHAPES = [(24, 36), (36, 24), (24, 36), (1, 50)]
+HEAD = {"num_layers": 2, "width": 6, "encoding": 1, "num_frequencies": 3, "milliscale": 1400, "omega_0": 17, "activation": 0}
+
+
+@pytest.fixture(scope="module")
+def coin():
+    return make_model(Coin(), Coin().init(), {})
+
+
+@pytest.fixture(scope="module")
+def strumpler():
+    return make_model(StrumplerBasic(), StrumplerBasic().init(jax.random.key(0)), {})
+
+
+def test_batches_hold_equal_shapes_within_bounds():
+    pictures = [smooth_picture(*shape, seed=i) for i, shape in enumerate(SHAPES)]
+    signals = [to_signal(picture.astype(np.float32), picture.shape[:2]) for picture in (*pictures, pictures[0], pictures[0])]
+    batches = whole_signals.batches_of_equal_shape(signals, 2 * 24 * 36)
+    assert [batch.indices for batch in batches] == [[0, 2], [4, 5], [1], [3]]
+    assert all(batch.values.shape == (len(batch.indices), len(batch.coords), 3) for batch in batches)
+    np.testing.assert_array_equal(batches[0].values[1].reshape(24, 36, 3), pictures[2])
+    assert [batch.name for batch in batches] == ["24x36", "24x36", "36x24", "1x50"]
+    assert [batch.indices for batch in whole_signals.batches_of_equal_shape(signals[:3], 1)] == [[0], [2], [1]]
+    weighted = [signals[0], signals[0].replace(weight=np.full((1, 24 * 36), 0.5, np.float32))]
+    one, other = whole_signals.batches_of_equal_shape(weighted, 10**6)
+    assert one.weight is None
+    assert other.weight.shape == (1, 24 * 36)
+
+
+def positions(config, shared, latent, coords):
+    del config, shared
+    return coords * latent[0] + latent[1]
+
+
+def test_fields_are_evaluated_at_every_coordinate(monkeypatch):
+    """In chunks that fit no shape, each signal with its own latent."""
+    monkeypatch.setattr(whole_signals, "SMALLEST_CHUNK", 8)
+    monkeypatch.setattr(whole_signals, "LARGEST_CHUNK", 32)
+    monkeypatch.setattr(whole_signals, "EVALUATED_SAMPLES", 64)
+    monkeypatch.setattr(whole_signals, "HELD_NUMBERS", 200)
+    shapes = [(3, 2), (5, 41), (41, 5), (1, 1), (7, 3), (90, 100)]
+    grids = [grid_of(Coin(), shape) for shape in shapes]
+    latents = [np.array([i + 1, -i], np.float32) for i in range(len(shapes))]
+    found = whole_signals.evaluate_everywhere(positions, None, None, latents, grids)
+    for shape, latent, values in zip(shapes, latents, found, strict=True):
+        np.testing.assert_allclose(values, (pixel_grid(shape) * latent[0] + latent[1])[None], rtol=1e-5, atol=1e-6)
+
+
+# What a file means, by docs/bitstream.md, section "Files that need no model", with nothing but NumPy.
+
+
+def documented_tensors(weights, fan_in, layers, width):
+    sizes = [(fan_in, width)] + [(width, width)] * (layers - 1) + [(width, 3)]
+    tensors = []
+    for rows, columns in sizes:
+        kernel, bias, weights = np.split(weights, [rows * columns, (rows + 1) * columns])
+        tensors.append((kernel.reshape(rows, columns), bias))
+    assert weights.size == 0
+    return tensors
+
+
+def documented_values(tensors, inputs, activation):
+    hidden = inputs
+    for kernel, bias in tensors[:-1]:
+        hidden = activation(hidden @ kernel + bias)
+    kernel, bias = tensors[-1]
+    return hidden @ kernel + bias
+
+
+def documented_coordinates(height, width):
+    return np.array([[(2 * y + 1) / height - 1, (2 * x + 1) / width - 1] for y in range(height) for x in range(width)])
+
+
+def documented_inputs(meta, x):
+    count, sigma = meta["num_frequencies"], meta["milliscale"] / 1000
+    if meta["encoding"] == 0:
+        return x
+    if meta["encoding"] == 1:
+        parts = [x]
+        for i in range(count):
+            frequency = np.float64(np.float32(np.pi * sigma**i))
+            parts += [np.sin(frequency * x), np.cos(frequency * x)]
+        return np.concatenate(parts, axis=1)
+    matrix = (sigma * np.random.RandomState(0).standard_normal((count, 2))).astype(np.float32).astype(np.float64)
+    return np.concatenate([np.sin(2 * np.pi * x @ matrix.T), np.cos(2 * np.pi * x @ matrix.T)], axis=1)
+
+
+def documented_bytes(values):
+    return np.rint(np.clip(values, 0, 1) * np.float32(255)).astype(np.uint8)
+
+
+def check_documented(model, data, expected, shape):
+    (values,) = model.decode_values_batch([data])
+    expected = expected.reshape(*shape, 3)
+    assert np.ptp(expected) > 0.3
+    np.testing.assert_allclose(values, expected, atol=1e-3)
+    np.testing.assert_array_equal(model.decode(data), documented_bytes(values))
+
+
+def test_a_coin_means_what_the_page_says(coin):
+    rng, meta, shape = np.random.default_rng(0), {"depth": 3, "width": 7, "omega_0": 17}, (5, 8)
+    weights = rng.normal(0, 0.2, (2 + 1) * 7 + 2 * (7 + 1) * 7 + (7 + 1) * 3).astype(np.float16)
+    code = Code({"weights": to_symbols(weights)}, meta)
+    data = coin.write_codes(0, [code], [grid_of(coin.codec, shape)])
+    symbols = coin.read_codes(data)[1][0].streams["weights"]
+    tensors = documented_tensors(symbols.astype(np.uint16).view(np.float16).astype(np.float64), 2, 3, 7)
+    expected = documented_values(tensors, documented_coordinates(*shape), lambda h: np.sin(17 * h))
+    check_documented(coin, data, expected, shape)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"encoding": 2, "milliscale": 700, "num_frequencies": 4, "activation": 1}, {"encoding": 0, "omega_0": 30}],
+    ids=["nerf, sine", "gaussian, relu", "none, sine"],
+)
+def test_a_strumpler_file_means_what_the_page_says(strumpler, changes):
+    rng, meta, shape = np.random.default_rng(1), HEAD | changes, (5, 8)
+    field = field_of("picture", meta)
+    levels = rng.integers(-100, 101, siren.num_weights(field.sizes())).astype(np.float32)
+    steps = from_bfloat16(bfloat16_above(rng.uniform(1e-3, 6e-3, 6).astype(np.float32)))
+    data = strumpler.write_codes(0, [make_code(field, levels, steps, meta)], [grid_of(strumpler.codec, shape)])
+    streams = strumpler.read_codes(data)[1][0].streams
+    inputs = documented_inputs(meta, documented_coordinates(*shape))
+    deltas = (streams["steps"].astype(np.uint32) << 16).view(np.float32)
+    tensors = documented_tensors(streams["weights"].astype(np.float64), inputs.shape[1], 2, 6)
+    tensors = [(deltas[2 * i] * kernel, deltas[2 * i + 1] * bias) for i, (kernel, bias) in enumerate(tensors)]
+    relu, omega_0 = meta["activation"], meta["omega_0"]
+    expected = documented_values(tensors, inputs, lambda h: np.maximum(h, 0) if relu else np.sin(omega_0 * h))
+    check_documented(strumpler, data, expected, shape)
+
+
+# What a file may ask for.
+
+
+def zeros(depth, width, omega_0=30):
+    """A COIN whose weights, all of them 0, need no payload."""
+    count = 3 * width + (depth - 1) * (width + 1) * width + 3 * (width + 1)
+    return Code({"weights": np.zeros(count, np.int32)}, {"depth": depth, "width": width, "omega_0": omega_0})
+
+
+def container(model, codes, shape=(1, 1), payload=None):
+    grids = [grid_of(model.codec, shape)] * len(codes)
+    if payload is None:
+        return model.write_codes(0, codes, grids)
+    fingerprint = bytes.fromhex(model.points[0]["fingerprint"])
+    head = bitstream.head_bytes(fingerprint, [shape] * len(codes), [code.meta for code in codes], model.codec.meta_types)
+    return bitstream.write(head, payload, 0)
+
+
+def test_networks_without_payload_take_no_memory_beyond_the_limit(coin):
+    code = zeros(64, 127)
+    data = container(coin, [code] * 40, payload=b"")
+    assert len(data) < 300
+    tracemalloc.start()
+    try:
+        with pytest.raises(BitstreamError, match="asks for more than 33554432 symbols"):
+            coin.decode_together(data)
+        # One signal was asked for: what the others hold is not looked at.
+        for few in (data, container(coin, [code] * 2, payload=b"")):
+            with pytest.raises(BitstreamError, match=r"the file holds \d+ signals: use Model\.decode_together"):
+                coin.decode(few)
+        assert tracemalloc.get_traced_memory()[1] < 2**19
+    finally:
+        tracemalloc.stop()
+
+
+def test_work_is_limited_on_both_ways(coin, strumpler, monkeypatch):
+    """Weights times samples: 2^20 by 2^23."""
+    shape = (4096, 2048)
+    wide = HEAD | {"num_layers": 4, "width": 500}
+    for model, meta in ((coin, zeros(64, 127).meta), (strumpler, wide)):
+        data = container(model, [Code({}, meta)], shape, b"")
+        with pytest.raises(BitstreamError, match=r"at 4096×2048 samples take \d+ multiplications; the limit is 4398046511104"):
+            model.decode(data)
+    monkeypatch.setattr(whole_signals, "MAX_WORK", 1000)
+    for model in (coin, strumpler):
+        with pytest.raises(ValueError, match=r"\d+ weights at 24×36 samples take \d+ multiplications; the limit is 1000"):
+            model.encode(smooth_picture(24, 36))
+
+
+def test_one_program_serves_every_frequency_and_few_networks_go_into_a_file(coin):
+    rng = np.random.default_rng(2)
+    codes = [zeros(1, 5, omega_0) for omega_0 in range(1, 17)]
+    for code in codes:
+        code.streams["weights"][:] = to_symbols(rng.normal(0, 0.3, code.streams["weights"].size))
+    compiled = []
+
+    def count(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        together = coin.decode_together(container(coin, codes, (3, 4)))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert len(compiled) == 1
+    for code, picture in zip(codes, together, strict=True):
+        alone = coin.decode(container(coin, [code], (3, 4)))
+        assert np.abs(picture.astype(int) - alone).max() <= 1
+    assert math.dist(together[0].ravel(), together[-1].ravel()) > 10
+    files = [container(coin, [zeros(1, width)]) for width in range(1, 18)]
+    assert len(coin.decode_together(coin.join(files[:16]))) == 16
+    with pytest.raises(ValueError, match="17 different networks; a file holds at most 16"):
+        coin.join(files)
+    many = [zeros(1, width) for width in range(1, 18)]
+    with pytest.raises(BitstreamError, match="17 different networks"):
+        coin.decode_together(container(coin, many, payload=b""))

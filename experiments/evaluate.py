@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=0, help="signals to measure; 0 for what the config says")
     options = parser.parse_args(arguments)
     use_cpu_cores()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("vcinr").setLevel(logging.INFO)
     started, source = time.time(), provenance()
     try:
         rows = evaluate(options.workdir, options.classical, options.limit)

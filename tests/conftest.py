@@ -34,7 +34,7 @@ def vcinr_data() -> Path:
     """The folder of local data sets, ``$VCINR_DATA``; a test that wants it is skipped where there is none."""
     folder = os.environ.get("VCINR_DATA")
     if not folder:
-        pytest.skip("real data: set VCINR_DATA to the folder that holds cifar10_small.npz, faces_celeba64.npz, kodak/ and photos/")
+        pytest.skip("real data: set VCINR_DATA to the folder that holds cifar10_small.npz, faces_celeba64.npz, kodak/, photos/")
     path = Path(folder)
     if not path.is_dir():
         pytest.fail(f"VCINR_DATA={folder} is no folder")

@@ -43,8 +43,8 @@ def measure(
     model: a `vcinr.model.Model`. pictures: uint8 [h, w, 3] each, held in memory together with what they decode to.
     dataset, split: names, for the rows. points: indices into ``model.points``, all of them by default.
     progress: called with every step of encoding and after each of the three that follow; a point counts `POINT_STEPS`.
-    workdir: gets a folder ``point_K`` each, in which a codec that optimises for long keeps what it has reached, so that an
-        interrupted measurement goes on; None for nowhere.
+    workdir: where a codec that optimises for long keeps what it has reached, so that an interrupted measurement goes on, and
+        points share the fits that they have in common; None for nowhere.
 
     Returns one row a point. ``file_bytes``, ``payload_bytes``: means per signal, of one file a signal. ``bpp_file``,
     ``bpp_payload`` (coded symbols only) and ``bpp_estimated`` (what the tables say that these symbols cost): each
@@ -72,7 +72,7 @@ def measure(
             if progress is not None:
                 progress(f"point {point}: {what}", POINT_STEPS * done + step, POINT_STEPS * len(chosen))
 
-        where = None if workdir is None else Path(workdir) / f"point_{point}"
+        where = None if workdir is None else Path(workdir)
         rows.append(_measure_point(model, pictures, dataset, split, point, report, where))
     return rows
 

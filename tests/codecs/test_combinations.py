@@ -76,7 +76,7 @@ def test_the_table_covers_every_codec_and_enough_pairs():
     assert len({(c.field, c.adaptation, c.quantiser, c.coder) for c in VALID}) == len(VALID) >= 12
 
 
-@pytest.mark.parametrize("combination", marked(VALID))
+@pytest.mark.parametrize("combination", list(marked(VALID)))
 def test_a_valid_combination_trains_a_step_and_comes_back(combination, tmp_path):
     codec = make_codec(combination.codec, config_of(combination))
     assert isinstance(codec, Codec)

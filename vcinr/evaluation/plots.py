@@ -32,6 +32,12 @@ NAMES = {
     "jpeg2000": "JPEG 2000",
     "coinpp": "COIN++",
     "coin": "COIN",
+    "functa": "Functa",
+    "strumpler_basic": "Strümpler, basic",
+    "strumpler_meta": "Strümpler, meta-learned",
+    "meta_sparse_inr": "MetaSparseINR",
+    "mscn_unstructured": "MSCN, unstructured",
+    "mscn_structured": "MSCN, structured",
     "mscn": "MSCN",
     "vcinr": "VC-INR",
     "recombiner": "RECOMBINER",
@@ -68,7 +74,8 @@ def plot_rd(
     rates = [row[key] for row in points for key in ("bpp_file", "bpp_payload") if row.get(key)]
     low, high = min(rates), max(rates)
     for index, (codec, rows) in enumerate(rows_by_codec(points).items()):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        # As many markers as colours: the second round pairs them otherwise.
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
         _draw_measured(axes, display_name(codec), rows, colour, marker)
     styles = zip(itertools.cycle(PUBLISHED_GREYS), itertools.cycle(PUBLISHED_DASHES), strict=False)
     for curve, (colour, dashes) in zip(published, styles, strict=False):

@@ -107,7 +107,8 @@ class Codec(Protocol):
     continuous: whether `synthesise` takes any coordinates, so that decoding at any resolution comes free.
     needs_model: False where the file alone decodes (COIN).
 
-    A codec with a float entropy model beside its tables may also offer ``modelled_bits(params, point, codes)``, bits a signal.
+    A codec may also offer ``modelled_bits(params, point, codes)``, bits a signal by a float entropy model beside its tables;
+    ``choose_point(params, signal, bpp, *, workdir, progress)``, where it knows rates before it encodes; ``point_name(point)``.
     """
 
     name: str

@@ -1,6 +1,8 @@
 """What codecs with a meta-learned latent share: which parts are trained, how long they adapt, how latents become files."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +67,24 @@ def test_portrait_landscape_and_small_pictures_come_back(model, shape):
         assert model.decode(data).shape == picture.shape
         bits = estimated_bits(model.codec, model.params, point, grid, code)
         assert abs(8 * model.payload_bytes(data) - bits) < 16
+
+
+def test_another_process_reads_the_same_symbols(model, tmp_path):
+    model.save(tmp_path / "model")
+    data = model.encode(PICTURES[0], 1)
+    (tmp_path / "x.vcinr").write_bytes(data)
+    program = """
+import sys, numpy as np, vcinr
+model, data = vcinr.load(sys.argv[1]), open(sys.argv[2], "rb").read()
+_, (code,), _ = model.read_codes(data)
+np.savez(sys.argv[3], values=model.decode(data), **code.streams)
+"""
+    arguments = [str(tmp_path / name) for name in ("model", "x.vcinr", "y.npz")]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True)
+    other = np.load(tmp_path / "y.npz")
+    (code,), _ = model.make_codes([PICTURES[0]], 1)
+    np.testing.assert_array_equal(other["latent"], code.streams["latent"])
+    assert np.abs(other["values"].astype(int) - model.decode(data)).max() <= 1
 
 
 def test_uniform_codes_report_no_modelled_bits(model):

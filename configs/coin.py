@@ -20,7 +20,7 @@ def demo() -> ConfigDict:
     return make_config(
         "coin",
         {"name": "demo", "test_tiles": 32, "test_limit": 64},
-        {"architectures": ((2, 6), (2, 10), (2, 14)), "num_steps": 1500, "optimiser": {"lr": 5e-3}},
+        {"architectures": ((2, 6), (2, 10), (2, 14)), "num_steps": 1500, "optimiser": {"lr": 5e-3, "schedule": "constant"}},
     )
 
 

@@ -120,9 +120,9 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise app.UsageError(f"unexpected {' '.join(argv[1:])}: options are --config.KEY=VALUE")
-    if _NUM_PROCESSES.value == 1:
-        use_cpu_cores(batch_sizes(_CONFIG.value.to_dict()))
     try:
+        if _NUM_PROCESSES.value == 1:
+            use_cpu_cores(batch_sizes(_CONFIG.value.to_dict()))
         for stage in codec_of(_CONFIG.value).stages():
             if stage.loss is not None:
                 make_schedule(stage.training)  # What is wrong with the last stage is said before the first is trained.

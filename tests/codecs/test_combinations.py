@@ -58,15 +58,6 @@ def title(combination):
     return f"{combination.codec}: {combination.field} × {combination.adaptation} × {combination.quantiser} × {combination.coder}"
 
 
-def marked(combinations):
-    """The first of each codec as it is, the others slow."""
-    seen = set()
-    for combination in combinations:
-        marks = [pytest.mark.slow] if combination.codec in seen else []
-        seen.add(combination.codec)
-        yield pytest.param(combination, marks=marks, id=title(combination))
-
-
 VALID = [combination for combination in COMBINATIONS if not combination.refused]
 REFUSED = [combination for combination in COMBINATIONS if combination.refused]
 
@@ -76,7 +67,8 @@ def test_the_table_covers_every_codec_and_enough_pairs():
     assert len({(c.field, c.adaptation, c.quantiser, c.coder) for c in VALID}) == len(VALID) >= 12
 
 
-@pytest.mark.parametrize("combination", list(marked(VALID)))
+@pytest.mark.slow
+@pytest.mark.parametrize("combination", VALID, ids=title)
 def test_a_valid_combination_trains_a_step_and_comes_back(combination, tmp_path):
     codec = make_codec(combination.codec, config_of(combination))
     assert isinstance(codec, Codec)

@@ -5,8 +5,8 @@
 
 The same network, pictures, optimiser and penalty: one fit from a random start, and one from meta-learned weights after their
 three inner steps, which count. A second basic fit has the rate that serves random starts best on validation pictures. The paper
-finds a tenth of the steps. Prints a table, and writes it and the curves to docs/results/studies/meta_speedup.json and .png. A
-quarter of an hour on two cores.
+finds a tenth of the steps. Prints a table, and writes it and the curves to docs/results/studies/meta_speedup.json and .png.
+Five to six minutes on two cores.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ def initialise_distributed(coordinator: str, num_processes: int, process_id: int
 def use_cpu_cores(batch_sizes: Sequence[int] = ()) -> None:
     """Makes CPU cores devices of their own, as many as divide all batch sizes.
 
-    XLA's CPU backend runs most of a batched training step on one core; two devices on two cores take half the time. Call it
-    before anything else touches JAX: afterwards, and where XLA_FLAGS or JAX_NUM_CPU_DEVICES say how many, it changes nothing.
+    XLA's CPU backend leaves most of a batched training step to one core. Call it before anything else touches
+    JAX: afterwards, and where XLA_FLAGS or JAX_NUM_CPU_DEVICES say how many, it changes nothing.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = max(n for n in range(1, cores + 1) if all(size % n == 0 for size in batch_sizes))

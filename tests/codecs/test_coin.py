@@ -31,7 +31,6 @@ from vcinr.codecs.coin import (
     file_bits,
     from_symbols,
     num_weights,
-    reconstruct,
     to_symbols,
 )
 from vcinr.entropy.range_coder import Uniform
@@ -125,7 +124,8 @@ def test_half_precision_costs_little(model, pictures):
     field = field_of("picture", 2, 10, 30)
     weights, loss = model.codec._fit(field, batch, 200, None, None, "", None)
     half = from_symbols(to_symbols(weights[0]))
-    (rounded,) = whole_signals.evaluate_everywhere(reconstruct, field, None, [half], [grid_of(model.codec, SHAPES[0])])
+    grids = [grid_of(model.codec, SHAPES[0])]
+    (rounded,) = whole_signals.evaluate_everywhere(whole_signals.network_values, field, None, [half], grids)
     assert abs(10 * math.log10(np.mean((rounded[0] - values) ** 2) / loss[0])) < 0.1
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vcinr.codecs import warm_start
-from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, field_values, signal_loss
+from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, signal_loss
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.codecs.warm_start import WarmStartConfig
 from vcinr.fields.field import FieldConfig, make_field
@@ -151,4 +151,4 @@ def test_on_real_pictures_the_start_reconstructs_as_the_klt_does(vcinr_data, tmp
     flat, basis = (pictures - found["mean"]).reshape(100, -1), found["basis"].reshape(k, -1)
     theirs = -10 * np.log10(np.mean((flat - flat @ basis.T @ basis) ** 2, axis=1))
     assert abs(np.mean(ours) - np.mean(theirs)) < 0.1
-    assert field_values(config, trained["shared"], trained["latent_init"]).shape == (1024, 3)
+    assert VCINR(config).values(trained, trained["latent_init"]).shape == (1024, 3)

@@ -251,5 +251,3 @@ def test_networks_beyond_the_limit_are_refused():
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="num_points must be at least 0"):
         WeightCodingConfig(num_points=-1)
-    with pytest.raises(ValueError, match=r"effort lies in 0\.\.16 here"):
-        coding.check_effort(17, 100)

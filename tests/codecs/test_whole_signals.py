@@ -228,3 +228,11 @@ def test_one_program_serves_every_frequency_and_few_networks_go_into_a_file(coin
     many = [zeros(1, width) for width in range(1, 18)]
     with pytest.raises(BitstreamError, match="17 different networks"):
         coin.decode_together(container(coin, many, payload=b""))
+
+
+@pytest.mark.parametrize("codec", [Coin(), StrumplerBasic()], ids=lambda codec: codec.name)
+def test_effort_doubles_the_steps_within_limits(codec):
+    assert codec.num_steps(3) == 8 * codec.config.num_steps
+    for effort in (-1, 17):
+        with pytest.raises(ValueError, match=r"effort lies in 0\.\.16 here"):
+            codec.num_steps(effort)

@@ -22,14 +22,14 @@ from vcinr import bitstream
 from vcinr.adaptation.objective import chunked_mean_squared_error
 from vcinr.adaptation.overfit import OptimiserSpec, overfit
 from vcinr.bitstream import BitstreamError
-from vcinr.codecs.codec import Code, Params, Progress, Stage
+from vcinr.codecs.codec import Code, Params, Progress
 from vcinr.codecs.whole_signals import (
+    SelfContainedCodec,
     SignalBatch,
-    at_unit_frequency,
     batch_progress,
     batches_of_equal_shape,
     check_work,
-    evaluate_everywhere,
+    evaluate_networks,
 )
 from vcinr.entropy.range_coder import Uniform
 from vcinr.fields import siren
@@ -129,12 +129,6 @@ def reconstruction_loss(config: tuple[FieldConfig, int], coords: Any, layers: An
     return chunked_mean_squared_error(lambda x: evaluate(field, layers, x), coords, values, weight, chunk)
 
 
-def reconstruct(field: FieldConfig, shared: None, weights: jax.Array, coords: jax.Array) -> jax.Array:
-    """Values [m, c] at coordinates [m, d] of the SIREN whose weights [P] these are."""
-    del shared
-    return evaluate(field, siren.unflatten(weights, field.sizes()), coords)
-
-
 def to_symbols(weights: np.ndarray) -> np.ndarray:
     """float16 bit patterns of weights, int32. ValueError where one does not fit."""
     with np.errstate(over="ignore"):
@@ -156,32 +150,18 @@ META_TYPES = {"depth": "int", "width": "int", "omega_0": "int"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Coin:
+class Coin(SelfContainedCodec):
     """The codec; see `vcinr.codecs.codec.Codec`. An operating point is an architecture, which the file names itself."""
 
     config: CoinConfig = CoinConfig()
     name = "coin"
-    patch = ()
     streams = ("weights",)
     meta_types = META_TYPES
-    continuous = True
-    needs_model = False
 
     @property
-    def modality(self) -> str:
-        return self.config.modality
-
-    def init(self, key: jax.Array | None = None) -> Params:
-        """No parameters, only points."""
-        del key
-        return {"points": {str(i): {} for i in range(len(self.config.points))}}
-
-    def stages(self) -> tuple[Stage, ...]:
-        """None: there is nothing to train."""
-        return ()
-
-    def num_points(self, params: Params) -> int:
-        return len(params["points"])
+    def networks(self) -> Sequence[tuple[int, ...]]:
+        """(depth, width) of each operating point."""
+        return self.config.points
 
     def point_name(self, point: int) -> str:
         """The architecture, e.g. "10x28"."""
@@ -205,11 +185,9 @@ class Coin:
         """
         del params
         c = self.config
-        if not 0 <= effort <= 16:
-            raise ValueError(f"effort lies in 0..16 here, not {effort}: each level doubles the {c.num_steps} steps of a fit")
         field = self._field(point)
         meta = {"depth": field.num_layers, "width": field.width, "omega_0": c.omega_0}
-        steps = c.num_steps << effort
+        steps = self.num_steps(effort)
         for signal in signals:
             check_work(num_weights(field), signal.grid.shape)
         codes: dict[int, Code] = {}
@@ -256,29 +234,11 @@ class Coin:
         check_work(count, grid.shape)
         return Uniform(BITS, count)
 
-    def decoder_config(self) -> dict[str, Any]:
-        """Nothing: the file says all."""
-        return {}
-
-    def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
-        """Nothing: the file says all."""
-        del params, point
-        return {}
-
     def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Decoded values, float32 [1, n, c]. BitstreamError for weights that are not finite."""
         del params, point
-        values: list[np.ndarray] = [np.empty(0)] * len(codes)
-        by_size: dict[tuple[Any, Any], list[int]] = {}
-        for i, code in enumerate(codes):
-            by_size.setdefault((code.meta["depth"], code.meta["width"]), []).append(i)
-        for size, own in by_size.items():
-            field = field_of(self.modality, *size, omega_0=1)
-            weights = [at_unit_frequency(field, from_symbols(codes[i].streams["weights"]), codes[i].meta["omega_0"]) for i in own]
-            parts = evaluate_everywhere(reconstruct, field, None, weights, [grids[i] for i in own])
-            for i, part in zip(own, parts, strict=True):
-                values[i] = part
-        return values
+        fields = [field_of(self.modality, *(code.meta[name] for name in META_TYPES)) for code in codes]
+        return evaluate_networks(fields, [from_symbols(code.streams["weights"]) for code in codes], grids)
 
     def _field(self, point: int) -> FieldConfig:
         return field_of(self.modality, *self.config.points[point], self.config.omega_0)

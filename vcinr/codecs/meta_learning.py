@@ -161,18 +161,13 @@ def draw(
 
 
 def meta_loss(
-    config: MetaConfig, trained: Trained, example: Mapping[str, jax.Array], key: jax.Array | None = None, loss: Loss = signal_loss
+    config: MetaConfig, trained: Trained, example: Mapping[str, jax.Array], key: jax.Array | None = None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """MSE after adaptation, whose gradient is the meta-gradient through the inner steps (algorithm 1, lines 6 and 7)."""
     (inner, inner_coords), (outer, outer_coords) = draw(config, example["values"], key)
-    latent = adapt_latent(config, trained, inner, coords=inner_coords, loss=loss)
-    error = loss(config, trained["shared"], latent, outer, None, outer_coords)
+    latent = adapt_latent(config, trained, inner, coords=inner_coords)
+    error = signal_loss(config, trained["shared"], latent, outer, None, outer_coords)
     return error, {"psnr_db": -10.0 * jnp.log10(error)}
-
-
-def field_values(config: MetaConfig, shared: Any, latent: Float[Array, " k"]) -> Float[Array, "n c"]:
-    """The field on the patch's own grid."""
-    return make_field(config.field).apply({"params": shared}, jnp.asarray(pixel_grid(config.patch)), latent)
 
 
 def init(config: MetaConfig, key: jax.Array) -> Params:

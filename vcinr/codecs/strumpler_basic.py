@@ -16,14 +16,14 @@ import numpy as np
 
 from vcinr.adaptation.overfit import OptimiserSpec
 from vcinr.codecs import weight_coding
-from vcinr.codecs.codec import Code, Params, Progress, Stage
+from vcinr.codecs.codec import Code, Params, Progress
 from vcinr.codecs.weight_coding import FitConfig, WeightCodingConfig
 from vcinr.codecs.whole_signals import (
-    at_unit_frequency,
+    SelfContainedCodec,
     batch_progress,
     batches_of_equal_shape,
     check_work,
-    evaluate_everywhere,
+    evaluate_networks,
 )
 from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
@@ -130,38 +130,25 @@ def field_of(modality: str, meta: Mapping[str, int | float]) -> FieldConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class StrumplerBasic:
+class StrumplerBasic(SelfContainedCodec):
     """The codec; see `vcinr.codecs.codec.Codec`."""
 
     config: StrumplerBasicConfig = StrumplerBasicConfig()
     name = "strumpler_basic"
-    patch = ()
     streams = weight_coding.STREAMS
-    continuous = True
-    needs_model = False
-
-    @property
-    def modality(self) -> str:
-        return self.config.modality
 
     @property
     def meta_types(self) -> Mapping[str, str]:
         return dict.fromkeys(MAX_META, "int")
 
-    def init(self, key: jax.Array) -> Params:
-        """Nothing but the operating points: nothing is trained."""
-        del key
-        return {"points": {str(i): {} for i in range(len(self.config.widths))}}
-
-    def stages(self) -> tuple[Stage, ...]:
-        return ()
+    @property
+    def networks(self) -> Sequence[int]:
+        """The width of each operating point's."""
+        return self.config.widths
 
     def point_name(self, point: int) -> str:
         """The width of the network."""
         return str(self.config.widths[point])
-
-    def num_points(self, params: Params) -> int:
-        return len(params["points"])
 
     def encode(
         self,
@@ -180,7 +167,7 @@ class StrumplerBasic:
         """
         del params
         c = self.config
-        weight_coding.check_effort(effort, c.num_steps)
+        num_steps = self.num_steps(effort)
         meta = c.meta(point)
         field = field_of(c.modality, meta)
         fit = FitConfig(field, c.l1, c.chunk)
@@ -200,7 +187,7 @@ class StrumplerBasic:
                 batch,
                 jnp.tile(start, (len(of_shape.indices), 1)),
                 c.optimiser,
-                c.num_steps << effort,
+                num_steps,
                 c.bits,
                 meta=meta,
                 workdir=workdir,
@@ -216,32 +203,9 @@ class StrumplerBasic:
         check_work(siren.num_weights(field.sizes()), grid.shape)
         return weight_coding.symbol_model(field, decoded, name)
 
-    def decoder_config(self) -> dict[str, Any]:
-        """Nothing: the file says it all."""
-        return {}
-
-    def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
-        """None."""
-        del params, point
-        return {}
-
     def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Decoded values, float32 [1, n, c]; signals of one architecture together, whatever their ω₀."""
         del params, point
-        values: list[np.ndarray] = [np.empty(0)] * len(codes)
-        fields = [field_of(self.modality, {**code.meta, "omega_0": 1}) for code in codes]
-        for field in dict.fromkeys(fields):
-            chosen = [i for i, each in enumerate(fields) if each == field]
-            weights = [weight_coding.decoded_weights(field, codes[i]) for i in chosen]
-            if field.activation == "sine":
-                pairs = zip(weights, chosen, strict=True)
-                weights = [at_unit_frequency(field, own, codes[i].meta["omega_0"]) for own, i in pairs]
-            parts = evaluate_everywhere(_values, field, None, weights, [grids[i] for i in chosen])
-            for i, part in zip(chosen, parts, strict=True):
-                values[i] = part
-        return values
-
-
-def _values(field: FieldConfig, shared: None, weights: jax.Array, coords: jax.Array) -> jax.Array:
-    del shared
-    return weight_coding.field_values(field, jnp.zeros_like(weights), weights, coords)
+        fields = [field_of(self.modality, code.meta) for code in codes]
+        weights = [weight_coding.decoded_weights(field, code) for field, code in zip(fields, codes, strict=True)]
+        return evaluate_networks(fields, weights, grids)

@@ -22,7 +22,7 @@ from vcinr.codecs.codec import Code, Params, Progress, Stage, TrainingConfig
 from vcinr.codecs.examples import modality_of
 from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent
 from vcinr.codecs.weight_coding import FitConfig, WeightCodingConfig
-from vcinr.codecs.whole_signals import SignalBatch, batch_progress, batches_of_equal_shape, evaluate_everywhere
+from vcinr.codecs.whole_signals import SignalBatch, WholeSignalCodec, batch_progress, batches_of_equal_shape, evaluate_everywhere
 from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
@@ -95,19 +95,13 @@ def first_updates(config: StrumplerMetaConfig, params: Params, signals: SignalBa
 
 
 @dataclasses.dataclass(frozen=True)
-class StrumplerMeta:
+class StrumplerMeta(WholeSignalCodec):
     """The codec; see `vcinr.codecs.codec.Codec`."""
 
     config: StrumplerMetaConfig = StrumplerMetaConfig()
     name = "strumpler_meta"
-    patch = ()
     streams = weight_coding.STREAMS
-    continuous = True
     needs_model = True
-
-    @property
-    def modality(self) -> str:
-        return self.config.modality
 
     @property
     def meta_types(self) -> Mapping[str, str]:
@@ -124,9 +118,6 @@ class StrumplerMeta:
     def point_name(self, point: int) -> str:
         """Bits and λ."""
         return f"{self.config.bits[point]} bits, {self.config.l1[point]:g}"
-
-    def num_points(self, params: Params) -> int:
-        return len(params["points"])
 
     def encode(
         self,
@@ -145,8 +136,7 @@ class StrumplerMeta:
         """
         del key
         c = self.config
-        weight_coding.check_effort(effort, c.num_steps)
-        num_steps = c.num_steps << effort
+        num_steps = self.num_steps(effort)
         fit, base = FitConfig(c.field, c.l1[point], c.chunk), base_weights(c, params["shared"])
         codes: dict[int, Code] = {}
         batches = batches_of_equal_shape(signals, c.batch_samples)

@@ -306,12 +306,6 @@ def make_code(field: FieldConfig, levels: np.ndarray, steps: np.ndarray, meta: M
     return Code({"steps": bfloat16_above(steps).astype(np.int32), "tables": parameters, "weights": symbols}, meta)
 
 
-def check_effort(effort: int, num_steps: int) -> None:
-    """ValueError for an effort that is not in 0..16."""
-    if not 0 <= effort <= 16:
-        raise ValueError(f"effort lies in 0..16 here, not {effort}: each level doubles the {num_steps} steps of a fit")
-
-
 def check_size(field: FieldConfig) -> None:
     """ValueError for a network of more than `MAX_WEIGHTS` weights."""
     if siren.num_weights(field.sizes()) > MAX_WEIGHTS:

@@ -1,4 +1,4 @@
-"""For codecs that fit signals whole: signals of equal shape in batches of bounded size, and fields evaluated everywhere."""
+"""For codecs that fit signals whole: what they share, signals of equal shape in bounded batches, fields evaluated everywhere."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from vcinr.codecs.batching import map_batches
-from vcinr.codecs.codec import Progress
+from vcinr.codecs.codec import Params, Progress, Stage
 from vcinr.fields import siren
-from vcinr.fields.field import FieldConfig
+from vcinr.fields.field import FieldConfig, evaluate
 from vcinr.signals.grids import pixel_grid
 from vcinr.signals.signal import Grid, Signal
 
@@ -26,6 +26,57 @@ MAX_WORK = 2**42
 """Multiplications that decoding one signal may take, minutes on a CPU."""
 SMALLEST_CHUNK, LARGEST_CHUNK = 2**10, 2**14
 """Coordinates of one row of that, a power of two within these, so that pictures of many shapes share few programs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeSignalCodec:
+    """What codecs that fit signals whole share; see `vcinr.codecs.codec.Codec`."""
+
+    config: Any
+    patch = ()
+    continuous = True
+
+    @property
+    def modality(self) -> str:
+        return self.config.modality
+
+    def num_points(self, params: Params) -> int:
+        return len(params["points"])
+
+    def num_steps(self, effort: int) -> int:
+        """Of a fit: each level of effort doubles the config's. ValueError for an effort that is not in 0..16."""
+        if not 0 <= effort <= 16:
+            raise ValueError(
+                f"effort lies in 0..16 here, not {effort}: each level doubles the {self.config.num_steps} steps of a fit"
+            )
+        return self.config.num_steps << effort
+
+
+class SelfContainedCodec(WholeSignalCodec):
+    """A codec whose files hold all that decoding uses, and that trains nothing.
+
+    A subclass has ``networks``: what tells operating points apart, one each.
+    """
+
+    needs_model = False
+
+    def init(self, key: jax.Array | None = None) -> Params:
+        """No parameters, only points."""
+        del key
+        return {"points": {str(i): {} for i in range(len(self.networks))}}
+
+    def stages(self) -> tuple[Stage, ...]:
+        """None: there is nothing to train."""
+        return ()
+
+    def decoder_config(self) -> dict[str, Any]:
+        """Nothing: the file says all."""
+        return {}
+
+    def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
+        """Nothing: the file says all."""
+        del params, point
+        return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +133,6 @@ def batch_progress(progress: Progress | None, index: int, num_batches: int, what
     return report
 
 
-def at_unit_frequency(field: FieldConfig, weights: np.ndarray, omega_0: int | float) -> np.ndarray:
-    """Weights [p] that mean at ω₀ = 1 what ``weights`` mean at ``omega_0``: sin(ω₀ (h W + b)) = sin(h (ω₀ W) + ω₀ b).
-
-    So one program serves fields of every ω₀.
-    """
-    inner = siren.num_weights(field.sizes()[:-1])
-    with np.errstate(over="ignore"):
-        return np.concatenate([np.float32(omega_0) * weights[:inner], weights[inner:]])
-
-
 def evaluate_everywhere(
     function: Callable[[Any, Any, jax.Array, jax.Array], jax.Array],
     config: Hashable,
@@ -119,6 +160,40 @@ def evaluate_everywhere(
             for (i, k), values in zip(part, found, strict=True):
                 outputs[i].append(values[: math.prod(grids[i].shape) - k])
     return [np.concatenate(values)[None] for values in outputs]
+
+
+def at_unit_frequency(field: FieldConfig, weights: np.ndarray, omega_0: int | float) -> np.ndarray:
+    """Weights [p] that mean at ω₀ = 1 what ``weights`` mean at ``omega_0``: sin(ω₀ (h W + b)) = sin(h (ω₀ W) + ω₀ b).
+
+    So one program serves fields of every ω₀.
+    """
+    inner = siren.num_weights(field.sizes()[:-1])
+    with np.errstate(over="ignore"):
+        return np.concatenate([np.float32(omega_0) * weights[:inner], weights[inner:]])
+
+
+def evaluate_networks(fields: Sequence[FieldConfig], weights: Sequence[np.ndarray], grids: Sequence[Grid]) -> list[np.ndarray]:
+    """Values of whole signals, float32 [1, n, c] each, every one a network of its own.
+
+    weights: [p] of each, in the order of `siren.flatten`. Those of one architecture are evaluated together, whatever their ω₀.
+    """
+    values: list[np.ndarray] = [np.empty(0)] * len(fields)
+    shared = [dataclasses.replace(field, omega_0=1.0) for field in fields]
+    for field in dict.fromkeys(shared):
+        own = [i for i, each in enumerate(shared) if each == field]
+        rows = [weights[i] for i in own]
+        if field.activation == "sine":
+            rows = [at_unit_frequency(field, row, fields[i].omega_0) for row, i in zip(rows, own, strict=True)]
+        parts = evaluate_everywhere(network_values, field, None, rows, [grids[i] for i in own])
+        for i, part in zip(own, parts, strict=True):
+            values[i] = part
+    return values
+
+
+def network_values(field: FieldConfig, shared: None, weights: jax.Array, coords: jax.Array) -> jax.Array:
+    """Values [m, c] at coordinates [m, d] of the network whose weights [p] these are."""
+    del shared
+    return evaluate(field, siren.unflatten(weights, field.sizes()), coords)
 
 
 def _chunk(samples: int) -> int:

@@ -15,8 +15,8 @@ Layer = tuple[jax.Array, jax.Array]
 
 
 NARROW = 32
-"""Fields of at most this width are evaluated coordinates last: 1.2 to 1.7 times as fast on a CPU (`python -m benchmarks`). In
-wide layers that signals share, as in meta-training, it is slower."""
+"""Fields of at most this width are evaluated coordinates last: 1.2 to 1.7 times as fast on a CPU (`python -m benchmarks`).
+Wide layers that signals share, as in meta-training, keep their rows: one large product serves all signals."""
 
 
 def layer_sizes(coord_dim: int, channels: int, num_layers: int, width: int, last_width: int = 0) -> list[tuple[int, int]]:

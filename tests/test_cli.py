@@ -16,8 +16,9 @@ SIZES = [(1, 1), (1, 1000), (37, 50), (50, 37), (30, 90)]
 
 
 @pytest.fixture(autouse=True)
-def _no_cache(monkeypatch):
+def _no_cache_and_no_bundled_models(monkeypatch, tmp_path):
     monkeypatch.setenv("VCINR_CACHE", "")
+    monkeypatch.setattr("vcinr.model_folder.BUNDLED", tmp_path / "bundled")
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +255,8 @@ def test_inputs_that_are_not_there_or_no_pictures(fails, tmp_path):
 
 def test_models_that_are_not_there_or_damaged(fails, klt_model_dir, tmp_path):
     save(tmp_path / "in.png")
-    line = "which model? give --model DIR (none is bundled, and VCINR_MODELS names none), or one that needs no folder: coin"
+    line = "which model? 'photo', the default, is not installed (none is at hand, and VCINR_MODELS names none): install a vcinr "
+    line += "that bundles it, give --model DIR, or one that needs no folder: coin"
     assert fails("encode", "in.png", "file").startswith(line)
     assert fails("encode", "in.png", "file", "--model", "none").startswith("no model in none: it has no model.json")
     shutil.copytree(klt_model_dir, tmp_path / "broken")
@@ -263,7 +265,6 @@ def test_models_that_are_not_there_or_damaged(fails, klt_model_dir, tmp_path):
     for words in (["encode", "in.png", "file", "--model", "broken"], ["models", "broken"], ["models", "."]):
         assert fails(*words).startswith("broken/point_1.safetensors is damaged")
     assert fails("models", "none").startswith("no model in none")
-    assert fails("models").startswith("no models found")
 
 
 def test_an_allocation_that_fails_is_one_line(fails, model, picture, tmp_path, monkeypatch):
@@ -359,7 +360,7 @@ def test_info_needs_no_model(run, model, picture, tmp_path):
 
 def test_models_lists_points(run, model, klt_model_dir, tmp_path, monkeypatch):
     text = "\n".join(run("models", "MODEL"))
-    for word in ("klt", "step 25", f"{model.num_bytes / 1e6:.1f}", *[point["fingerprint"] for point in model.points]):
+    for word in ("klt", "8×8", "step 25", f"{model.num_bytes / 1e6:.1f}", *[point["fingerprint"] for point in model.points]):
         assert word in text
     points = [{**point, "lambda": 0.5, "bpp": 1.25, "psnr_db": 33.333} for point in model.points]
     vcinr.Model(model.codec, model.params, points, {}).save(tmp_path / "all" / "measured")
@@ -385,7 +386,7 @@ def test_models_at_hand_need_not_be_named(run, fails, klt_model_dir, picture, tm
     run("decode", "again", "coarse.vcinr", "--out", "back")
     assert read(tmp_path / "back" / "again.png").shape == read(tmp_path / "back" / "coarse.png").shape == (37, 50, 3)
     monkeypatch.setenv("VCINR_MODELS", f"{klt_model_dir}{os.pathsep}{klt_model_dir}")
-    assert fails("encode", "in.png", "other").startswith("which model? give --model DIR (at hand: ")
+    assert "not installed (at hand: " in fails("encode", "in.png", "other")
 
 
 def test_a_cache_that_cannot_be_written_to(fails, run, tmp_path, monkeypatch):

@@ -188,12 +188,22 @@ def test_a_bundled_model_is_loaded_by_its_name(klt_model_dir, tmp_path, monkeypa
         vcinr.load("kodak")
 
 
+def test_files_that_are_none_of_the_models_disturb_nothing(tmp_path):
+    hand_made().save(tmp_path)
+    size = load(tmp_path).num_bytes
+    (tmp_path / "README.md").write_text("# A card")
+    assert load(tmp_path).num_bytes == size
+    hand_made(step=1 / 255).save(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# A card"
+
+
 def test_the_folder_of_a_run_is_told_from_its_model(klt_model_dir):
     with pytest.raises(ModelError, match=f"did you mean {klt_model_dir}"):
         load(klt_model_dir.parent)
 
 
 def test_models_at_hand_are_found_by_fingerprint(klt_model_dir, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(vcinr.model_folder, "BUNDLED", tmp_path / "bundled")
     fingerprint = bytes.fromhex(model.points[1]["fingerprint"])
     with pytest.raises(ModelError, match=f"{fingerprint.hex()} .*set VCINR_MODELS"):
         find_by_fingerprint(fingerprint)

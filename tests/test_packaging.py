@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
+
+from tests.tiny import hand_made
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,7 +128,37 @@ def checked(*command, cwd):
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
+def sources(tmp_path_factory):
+    """A copy of the package's sources, since building writes beside them, with one more bundled model."""
+    folder = tmp_path_factory.mktemp("sources")
+    shutil.copytree(ROOT / "vcinr", folder / "vcinr", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, folder)
+    hand_made().save(folder / "vcinr" / "models" / "grey")
+    (folder / "vcinr" / "models" / "grey" / "README.md").write_text("# grey")
+    return folder
+
+
+def bundled(folder):
+    """Files of the models in a copy of the sources, as paths inside it."""
+    found = {path.relative_to(folder).as_posix() for path in (folder / "vcinr" / "models").rglob("*") if path.is_file()}
+    names = ("model.json", "shared.safetensors", "point_0.safetensors", "README.md")
+    assert {f"vcinr/models/grey/{name}" for name in names} <= found
+    return found
+
+
+def test_both_distributions_bring_the_bundled_models(sources, tmp_path):
+    checked(sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, sources, cwd=tmp_path)
+    (source,), (wheel,) = tmp_path.glob("vcinr-*.tar.gz"), tmp_path.glob("vcinr-*.whl")
+    with tarfile.open(source) as archive:
+        assert bundled(sources) <= {name.partition("/")[2] for name in archive.getnames()}
+    with zipfile.ZipFile(wheel) as archive:
+        assert bundled(sources) == {name for name in archive.namelist() if name.startswith("vcinr/models/")}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory, sources):
     """The commands of a clean virtual environment that the built wheel is installed in."""
     folder = tmp_path_factory.mktemp("wheel")
     reach = run(
@@ -133,12 +167,8 @@ def installed(tmp_path_factory):
     )  # fmt: skip
     if reach.returncode:
         pytest.skip("no package index can be reached, so no clean environment can be filled")
-    # From a copy, since building writes beside the sources; the wheel is made from the source distribution, so both are tried.
-    shutil.copytree(ROOT / "vcinr", folder / "source" / "vcinr", ignore=shutil.ignore_patterns("__pycache__"))
-    for path in ROOT.iterdir():
-        if path.is_file():
-            shutil.copy(path, folder / "source")
-    checked(sys.executable, "-m", "build", "--outdir", folder / "dist", folder / "source", cwd=folder)
+    # The wheel is made from the source distribution, so both are tried.
+    checked(sys.executable, "-m", "build", "--outdir", folder / "dist", sources, cwd=folder)
     (wheel,) = (folder / "dist").glob("vcinr-*.whl")
     checked(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
     python = folder / "venv" / "bin" / "python"
@@ -147,16 +177,16 @@ def installed(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_wheel_brings_the_library_and_nothing_else(installed, tmp_path):
+def test_wheel_brings_the_library_and_nothing_else(installed, sources, tmp_path):
     listing = checked(
         installed / "python", "-c",
         "from importlib.metadata import files; print(*[f for f in files('vcinr') if f.suffix != '.pyc'], sep='\\n')",
         cwd=tmp_path,
     ).splitlines()  # fmt: skip
     inside = {line for line in listing if line.startswith("vcinr/")}
-    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "vcinr").rglob("*.py")}
-    expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "vcinr" / "evaluation" / "published").glob("*.json")}
-    assert expected | {"vcinr/py.typed"} <= inside
+    expected = {str(path.relative_to(sources)) for path in (sources / "vcinr").rglob("*.py")}
+    expected |= {str(path.relative_to(sources)) for path in (sources / "vcinr" / "evaluation" / "published").glob("*.json")}
+    assert expected | bundled(sources) | {"vcinr/py.typed"} <= inside
     others = {line.split("/")[0] for line in listing} - {"vcinr", ".."}
     assert all(name.startswith("vcinr-") for name in others), others
 
@@ -177,3 +207,17 @@ def test_installed_command_encodes_and_decodes(installed, klt_model_dir, picture
     error = np.mean((decoded.astype(float) - picture) ** 2)
     assert 10 * np.log10(255**2 / error) > 32
     assert (tmp_path / "file.vcinr").stat().st_size < picture.nbytes / 4
+
+
+@pytest.mark.slow
+def test_installed_command_has_the_bundled_models_at_hand(installed, sources, picture, tmp_path):
+    vcinr = installed / "vcinr"
+    Image.fromarray(picture).save(tmp_path / "in.png")
+    listed = [line.split("│")[1].strip() for line in checked(vcinr, "models", cwd=tmp_path).splitlines() if line.startswith("│")]
+    models = {path.parent.name for path in (sources / "vcinr" / "models").glob("*/model.json")}
+    assert models | {"coin"} <= set(listed)
+    for name in models:
+        checked(vcinr, "encode", "in.png", f"{name}.vcinr", "--model", name, cwd=tmp_path)
+        checked(vcinr, "decode", f"{name}.vcinr", f"{name}.png", cwd=tmp_path)
+        checked(installed / "python", "-c", f"import vcinr; assert vcinr.load({name!r}).num_bytes", cwd=tmp_path)
+        assert Image.open(tmp_path / f"{name}.png").size == Image.open(tmp_path / "in.png").size

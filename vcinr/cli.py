@@ -22,6 +22,8 @@ from vcinr.bitstream import BitstreamError
 # JAX, rich and Pillow are imported where they are needed: `vcinr --help` and `vcinr info` answer without them.
 
 SUFFIX = ".vcinr"
+DEFAULT_MODEL = "photo"
+"""Bundled, for pictures of any size."""
 GROUP_PIXELS = 2**22
 """Pictures are coded together up to this many pixels, which bounds memory and pads only the last batch of a group."""
 
@@ -127,28 +129,10 @@ def info(options: argparse.Namespace) -> None:
 def models(options: argparse.Namespace) -> None:
     """`vcinr models [DIR…]`: models and their operating points."""
     from rich.console import Console
-    from rich.table import Table
 
-    from vcinr.model import built_in_names
-    from vcinr.model_folder import SEARCH_VARIABLE, model_folders
+    from vcinr.evaluation.listing import print_models
 
-    folders = [found for folder in options.folders for found in model_folders([folder]) or [Path(folder)]] or model_folders()
-    without = f"{', '.join(built_in_names())}: built in, need no folder; vcinr models NAME lists their points"
-    if not folders:
-        raise ValueError(f"no models found: name a folder, or set {SEARCH_VARIABLE} to folders that hold models ({without})")
-    table = Table("model", "codec", "point", "name", "λ", "bpp", "PSNR / dB", "fingerprint", "MB")
-    for folder in folders:
-        model = vcinr.load(folder)
-        for i, point in enumerate(model.points):
-            measured = (("lambda", "g"), ("bpp", ".3f"), ("psnr_db", ".2f"))
-            cells = [format(point[key], spec) if point.get(key) is not None else "" for key, spec in measured]
-            first = [str(folder), model.codec.name] if i == 0 else ["", ""]
-            last = f"{model.num_bytes / 1e6:.1f}" if i == 0 else ""
-            table.add_row(*first, str(i), str(point["name"]), *cells, point["fingerprint"], last)
-    Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False).print(table)
-    print("bpp and PSNR are those of the validation patches at training time, in one container.")
-    if not options.folders:
-        print(without)
+    print_models(options.folders, Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False))
 
 
 def _in_groups(items: Iterable[tuple[Hashable, int, Any]]) -> Iterator[tuple[Any, list]]:
@@ -282,17 +266,20 @@ def _about(path: str) -> Iterator[None]:
 
 
 def _model(folder: str | None) -> vcinr.Model:
-    from vcinr.model_folder import SEARCH_VARIABLE, model_folders
+    """The model named, or else the default: the bundled one, and where it is not installed the only one that is at hand."""
+    from vcinr.model import built_in_names
+    from vcinr.model_folder import SEARCH_VARIABLE, bundled, model_folders
 
     if folder is not None:
         return vcinr.load(folder)
     found = model_folders()
-    if len(found) != 1:
-        from vcinr.model import built_in_names
-
-        names = f"at hand: {', '.join(map(str, found))}" if found else f"none is bundled, and {SEARCH_VARIABLE} names none"
-        raise ValueError(f"which model? give --model DIR ({names}), or one that needs no folder: {', '.join(built_in_names())}")
-    return vcinr.load(found[0])
+    if (default := bundled(DEFAULT_MODEL)) is None and len(found) != 1:
+        hand = f"at hand: {', '.join(map(str, found))}" if found else f"none is at hand, and {SEARCH_VARIABLE} names none"
+        raise ValueError(
+            f"which model? {DEFAULT_MODEL!r}, the default, is not installed ({hand}): install a vcinr that bundles it, "
+            f"give --model DIR, or one that needs no folder: {', '.join(built_in_names())}"
+        )
+    return vcinr.load(default or found[0])
 
 
 @contextlib.contextmanager
@@ -370,7 +357,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("encode", encode, "Pictures to files: IN OUT, or FILES… --out DIR.")
     command.add_argument("paths", nargs="+", metavar="FILE")
     command.add_argument("--out", metavar="DIR", help="folder for NAME" + SUFFIX + " of each FILE")
-    command.add_argument("--model", metavar="DIR", help="a model, or a codec that needs none, as coin; default: the one at hand")
+    command.add_argument("--model", metavar="DIR", help=f"a model, or its name (see vcinr models); default: {DEFAULT_MODEL}")
     choice = command.add_mutually_exclusive_group()
     choice.add_argument("--point", type=int, help="operating point (see vcinr models)")
     choice.add_argument("--bpp", type=_positive(float), help="the best point within this many bits per pixel of file")

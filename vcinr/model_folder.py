@@ -40,6 +40,11 @@ def model_folders(places: Sequence[str | os.PathLike] | None = None) -> list[Pat
     return found
 
 
+def bundled(name: str) -> Path | None:
+    """The folder of a model that came with the package; None where it did not."""
+    return BUNDLED / name if (BUNDLED / name / ABOUT).is_file() else None
+
+
 def read_about(folder: Path) -> dict[str, Any]:
     """model.json as `Model.save` wrote it; ModelError for anything else."""
     path = folder / ABOUT

@@ -174,7 +174,96 @@ def kodak() -> ConfigDict:
     )
 
 
-VARIANTS = {"demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak}
+def tiny() -> ConfigDict:
+    """Any 32×32 picture, by 8×8 patches whose prior and synthesis see their neighbours; 5,000 CIFAR-10 pictures.
+
+    Command: `python -m experiments.prepare cifar10_small`, then
+    `python -m experiments.train --config=configs/vc_inr.py:tiny --workdir=runs/tiny`.
+    """
+    return make_config(
+        "vc_inr",
+        {"name": "cifar10_small"},
+        {
+            "patch": (8, 8),
+            "crop": (32, 32),
+            "field": {
+                "num_layers": 3,
+                "width": 32,
+                "last_width": 96,
+                "linear_head": True,
+                "latent_dim": 192,
+                "modulation": "none",
+            },
+            "adaptation": {"initial_step": 1.0, "num_steps": 2},
+            "warm_start": {"enabled": True, "offsets_per_picture": 1, "training": {**CAREFUL, "num_steps": 200, "lr": 3e-3}},
+            "meta": {"num_steps": 20, "warmup_steps": 10, "batch_size": 16, "lr": 1e-5, "eval_every": 20, "checkpoint_every": 20},
+            "compression": "contextual",
+            "contextual": {
+                "lambdas": (0.00015, 0.0003, 0.0006, 0.0012, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08),
+                "groups": (3, 6, 12, 24, 48, 96, 192),
+                "offsets_per_picture": 1,
+                "num_latents": 10_000,
+                "training": {
+                    "num_steps": 3000,
+                    "batch_size": 64,
+                    "microbatch": 16,
+                    "lr": 2e-3,
+                    "average_decay": 0.999,
+                    "eval_every": 250,
+                    "checkpoint_every": 250,
+                },
+            },
+            "encode_batch": 256,
+        },
+    )
+
+
+def photo() -> ConfigDict:
+    """Any picture, by 16×16 patches whose prior and synthesis see their neighbours; the photographs of `$VCINR_DATA`.
+
+    Command: `python -m experiments.prepare photos` and `python -m experiments.prepare kodak`, then
+    `python -m experiments.train --config=configs/vc_inr.py:photo --workdir=runs/photo`.
+    """
+    return make_config(
+        "vc_inr",
+        {"name": "photos", "test_name": "kodak"},
+        {
+            "patch": (16, 16),
+            "crop": (128, 128),
+            "field": {
+                "num_layers": 3,
+                "width": 64,
+                "last_width": 256,
+                "linear_head": True,
+                "latent_dim": 384,
+                "modulation": "none",
+            },
+            "adaptation": {"initial_step": 1.0, "num_steps": 2},
+            "warm_start": {"enabled": True, "offsets_per_picture": 1, "training": {**CAREFUL, "num_steps": 1500, "lr": 3e-3}},
+            "meta": {"num_steps": 20, "warmup_steps": 10, "batch_size": 16, "lr": 1e-5, "eval_every": 20, "checkpoint_every": 20},
+            "compression": "contextual",
+            "contextual": {
+                "lambdas": (0.0001, 0.0003, 0.0008, 0.002, 0.004, 0.008, 0.016, 0.035),
+                "groups": (3, 6, 12, 24, 48, 96, 192, 384),
+                "offsets_per_picture": 4,
+                "num_latents": 4000,
+                "num_counted": 200,
+                "training": {
+                    "num_steps": 3000,
+                    "batch_size": 8,
+                    "microbatch": 4,
+                    "lr": 2e-3,
+                    "average_decay": 0.999,
+                    "eval_every": 250,
+                    "checkpoint_every": 250,
+                },
+            },
+            "encode_batch": 256,
+        },
+    )
+
+
+VARIANTS = {"demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak, "tiny": tiny, "photo": photo}
 
 
 def get_config(name: str = "demo") -> ConfigDict:

@@ -14,8 +14,9 @@ from vcinr.codecs.codec import TrainingConfig
 from vcinr.codecs.coding import estimated_bits
 from vcinr.codecs.coinpp import CoinPP, CoinPPConfig
 from vcinr.codecs.functa import Functa, FunctaConfig
-from vcinr.codecs.latent_codec import LatentCodecConfig, check_count, coded, uncoded
+from vcinr.codecs.latent_codec import LatentCodecConfig, coded, uncoded
 from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, draw, meta_loss, signal_loss, subset
+from vcinr.codecs.patch_by_patch import check_count
 from vcinr.codecs.uniform_compression import Uniform, UniformConfig
 from vcinr.entropy.uniform_quantiser import quantise
 from vcinr.fields.field import FieldConfig

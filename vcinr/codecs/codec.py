@@ -172,5 +172,5 @@ def grid_of(codec: Codec, shape: Sequence[int]) -> Grid:
 
 
 def training_patch(codec: Codec) -> tuple[int, ...]:
-    """Shape of the patches that training sees: the codec's own, or its config's ``crop`` where it encodes signals whole."""
-    return tuple(codec.patch) or tuple(codec.config.crop)
+    """Shape of what training sees: the config's ``crop`` where it has one, or else the codec's own patch."""
+    return tuple(getattr(codec.config, "crop", ())) or tuple(codec.patch)

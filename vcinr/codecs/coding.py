@@ -155,4 +155,7 @@ def _joint(models: Iterable[SymbolModel]) -> list[list[SymbolModel]]:
 def _merged(models: Sequence[Any]) -> SymbolModel:
     if len(models) == 1:
         return models[0]
-    return Table(models[0].tables, np.concatenate([model.index for model in models]))
+    offset = None
+    if any(model.offset is not None for model in models):
+        offset = np.concatenate([np.zeros_like(model.index) if model.offset is None else model.offset for model in models])
+    return Table(models[0].tables, np.concatenate([model.index for model in models]), offset)

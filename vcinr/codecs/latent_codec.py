@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcinr.codecs import meta_learning
-from vcinr.codecs.batching import map_batches, whole_symbols
+from vcinr.codecs.batching import map_batches
 from vcinr.codecs.bottleneck import QuantiserConfig
 from vcinr.codecs.codec import Code, ExampleSource, Params, Progress, Stage, TrainingConfig
+from vcinr.codecs.contextual import Contextual, ContextualConfig
 from vcinr.codecs.examples import modality_of, normalise_batch
 from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, layers_loss
 from vcinr.codecs.uniform_compression import Uniform, UniformConfig
@@ -28,11 +29,12 @@ from vcinr.signals.grids import pixel_grid
 from vcinr.signals.signal import Grid, Signal
 from vcinr.signals.sources import ArraySource
 
-COMPRESSIONS = {"uniform": lambda config: Uniform(config.uniform), "variational": lambda config: Variational(config.quantiser)}
+COMPRESSIONS = {
+    "uniform": lambda config: Uniform(config.uniform),
+    "variational": lambda config: Variational(config.quantiser),
+    "contextual": lambda config: Contextual(config.contextual),
+}
 """`LatentCodecConfig.compression` → how latents become symbols, and what of the config it reads."""
-
-MAX_SYMBOLS = 2**26
-"""Of a signal; a file's header alone can ask for as many."""
 
 PRIOR_BATCH = 256
 """Patches a device takes at once where only the prior is evaluated."""
@@ -40,7 +42,12 @@ PRIOR_BATCH = 256
 
 @runtime_checkable
 class Compression(Protocol):
-    """How the numbers that a file pays for become symbols; pure functions of arrays, apart from the stages."""
+    """How the numbers that a file pays for become symbols; pure functions of arrays, apart from the stages.
+
+    streams: names, in the order of coding; see `vcinr.codecs.codec.Codec.streams`.
+    """
+
+    streams: tuple[str, ...]
 
     def stages(self, codec: LatentCodec) -> tuple[Stage, ...]:
         """What is trained after the field, up to ``params["points"]``."""
@@ -49,13 +56,32 @@ class Compression(Protocol):
         """Arrays that `analyse` needs."""
 
     def analyse(self, parts: Mapping[str, Any], latent: jax.Array) -> jax.Array:
-        """Latent [m] → symbols [m], whole numbers held in floating point."""
+        """Latent [m] of a patch → what `code` makes symbols of: the symbols [m], as float, or what is yet to be rounded."""
+
+    def code(
+        self,
+        codec: LatentCodec,
+        params: Params,
+        point: int,
+        rows: Sequence[np.ndarray],
+        grids: Sequence[Grid],
+        effort: int = 0,
+    ) -> list[dict[str, np.ndarray]]:
+        """Streams of signals from what `analyse` gave of their patches, [p, m] each (host). ValueError for an unknown effort."""
+
+    def symbol_model(
+        self, codec: LatentCodec, params: Params, point: int, grid: Grid, decoded: Mapping[str, np.ndarray], name: str
+    ) -> Table:
+        """See `vcinr.codecs.codec.Codec.symbol_model`."""
+
+    def symbol_rows(self, codec: LatentCodec, params: Params, streams: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
+        """The symbols that `synthesise` needs of each patch of a signal, [p, r] (host)."""
 
     def decoder_parts(self, params: Params, point: int) -> Mapping[str, Any]:
         """Arrays that `synthesise` needs: what the fingerprint covers besides the field and the tables."""
 
     def synthesise(self, parts: Mapping[str, Any], symbols: jax.Array) -> jax.Array:
-        """Symbols [m], as float → latent [m]."""
+        """A row [r] of `symbol_rows`, as float → latent [m]."""
 
     def decoder_config(self) -> Mapping[str, Any]:
         """What decoding needs besides arrays, JSON-able."""
@@ -64,7 +90,8 @@ class Compression(Protocol):
 @dataclasses.dataclass(frozen=True)
 class LatentCodecConfig:
     """patch, modality: of the signals.  field: and its modulation.  adaptation: the inner loop.  meta: its training.
-    compression: key of `COMPRESSIONS`, and so which of ``uniform`` and ``quantiser`` (the variational one) is used.
+    compression: key of `COMPRESSIONS`, and so which of ``uniform``, ``quantiser`` (the variational one) and ``contextual``
+    is used.   crop: of training examples where that is contextual, several whole patches each way; () for one patch.
     encode_batch: patches a device takes at once."""
 
     patch: tuple[int, ...] = (32, 32)
@@ -75,14 +102,28 @@ class LatentCodecConfig:
     compression: str = "uniform"
     uniform: UniformConfig = UniformConfig()
     quantiser: QuantiserConfig = QuantiserConfig()
+    contextual: ContextualConfig = ContextualConfig()
+    crop: tuple[int, ...] = ()
     encode_batch: int = 32
 
     def __post_init__(self):
         if self.compression not in COMPRESSIONS:
             raise ValueError(f"unknown compression {self.compression!r}; valid are {', '.join(COMPRESSIONS)}")
-        if self.field.modulation == "none":
-            raise ValueError('field.modulation is "none": the latent would change nothing, choose one that it modulates')
+        if self.field.modulation == "none" and not self.field.linear_head:
+            raise ValueError('field.modulation is "none": the latent would change nothing, choose one, or a linear_head')
         row = modality_of(self.modality, self.patch)
+        if self.compression == "contextual":
+            if self.contextual.groups[-1] != self.field.latent_size():
+                raise ValueError(
+                    f"contextual.groups must end at the latent's {self.field.latent_size()} dimensions, not at "
+                    f"{self.contextual.groups[-1]}"
+                )
+            if self.crop and (
+                len(self.crop) != len(self.patch) or any(a < b or a % b for a, b in zip(self.crop, self.patch, strict=True))
+            ):
+                raise ValueError(f"crop must be whole patches of {self.patch} each way, not {self.crop}")
+        elif self.crop:
+            raise ValueError(f"crop is for compression contextual, whose patches see their neighbours, not {self.compression}")
         for key in ("coord_dim", "channels"):
             if getattr(self.field, key) != getattr(row, key):
                 raise ValueError(f"field.{key} is {getattr(self.field, key)}, but a {row.name} has {getattr(row, key)}")
@@ -96,7 +137,6 @@ class LatentCodec:
     """
 
     config: Any = LatentCodecConfig()
-    streams = ("latent",)
     continuous = True
     needs_model = True
     fitted = ("shared", "latent_init", "step_sizes")
@@ -131,6 +171,10 @@ class LatentCodec:
         return self.config.patch
 
     @property
+    def streams(self) -> tuple[str, ...]:
+        return self.compression.streams
+
+    @property
     def meta_types(self) -> Mapping[str, str]:
         return {}
 
@@ -145,7 +189,10 @@ class LatentCodec:
 
     def stages(self) -> tuple[Stage, ...]:
         """Those of the field, then those of the compression."""
-        return (*self.field_stages(), *self.compression.stages(self))
+        field_stages = self.field_stages()
+        if self.config.crop:
+            field_stages = tuple(_of_patches(stage, self.patch) for stage in field_stages)
+        return (*field_stages, *self.compression.stages(self))
 
     def values(self, params: Params, latent: jax.Array) -> jax.Array:
         """The field of a patch on its own grid [n, c], from the numbers [m] that the file holds."""
@@ -190,22 +237,19 @@ class LatentCodec:
         workdir: str | None = None,
         progress: Progress | None = None,
     ) -> list[Code]:
-        """Codes of signals. ValueError for an effort other than 0, the meta-learned encoder, and where adaptation diverges."""
+        """Codes of signals; effort 0 is the meta-learned encoder. ValueError for an effort that the compression has not, and
+        where adaptation diverges."""
         del key, workdir, progress
-        if effort != 0:
-            raise ValueError(f"{self.name} encodes with effort 0 only, not {effort}")
         values, weight = patch_rows(signals)
         shared = (self.encoder_params(params), self.compression.encoder_parts(params, point))
-        symbols = whole_symbols(map_batches(_encode_row, self, shared, (values, weight), self.config.encode_batch))
-        return [Code({"latent": part.ravel()}) for part in per_signal(symbols, [s.grid for s in signals])]
+        rows = map_batches(_encode_row, self, shared, (values, weight), self.config.encode_batch)
+        grids = [s.grid for s in signals]
+        return [Code(streams) for streams in self.compression.code(self, params, point, per_signal(rows, grids), grids, effort)]
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> Table:
-        """A table a coded number, or one for all, patch after patch."""
-        del meta, decoded, name
-        count = check_count(self.num_coded(params), grid)
-        tables = params["points"][str(point)]["tables"]
-        own = np.zeros(count, np.int32) if tables.num_tables == 1 else np.arange(count, dtype=np.int32)
-        return Table(tables, np.tile(own, grid.num_patches))
+        """As the compression says."""
+        del meta
+        return self.compression.symbol_model(self, params, point, grid, decoded, name)
 
     def modelled_bits(self, params: Params, point: int, codes: Sequence[Code]) -> list[float] | None:
         """What a float prior says of each signal's symbols; the tables' `estimated_bits` should be close. None without one."""
@@ -223,28 +267,16 @@ class LatentCodec:
     def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
         tables = params["points"][str(point)]["tables"].to_arrays()
         tree = {**self.decoder_params(params), **self.compression.decoder_parts(params, point), "tables": tables}
+        if hasattr(self.compression, "coder_arrays"):
+            tree["coder"] = self.compression.coder_arrays(params, point)
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         return {"/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in leaves}
 
     def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Decoded values, float32 [p, n, c]."""
-        symbols = np.concatenate([code.streams["latent"].reshape(-1, self.num_coded(params)) for code in codes])
-        return self.synthesise_rows(params, point, symbols, grids)
-
-    def synthesise_rows(self, params: Params, point: int, symbols: np.ndarray, grids: Sequence[Grid]) -> list[np.ndarray]:
-        """As `synthesise`, of the symbols [p, m] of all patches of all signals."""
+        rows = [self.compression.symbol_rows(self, params, code.streams, grid) for code, grid in zip(codes, grids, strict=True)]
         shared = (self.decoder_params(params), self.compression.decoder_parts(params, point))
-        return per_signal(map_batches(_decode_row, self, shared, (symbols,), self.config.encode_batch), grids)
-
-
-def check_count(numbers: int, grid: Grid) -> int:
-    """``numbers``, which each patch has. ValueError where all patches of a signal have more than `MAX_SYMBOLS` together."""
-    if numbers * grid.num_patches > MAX_SYMBOLS:
-        raise ValueError(
-            f"a signal of shape {grid.shape} has {grid.num_patches} patches of {numbers} coded numbers each; at most "
-            f"{MAX_SYMBOLS} are coded: cut it up, or code fewer numbers a patch"
-        )
-    return numbers
+        return per_signal(map_batches(_decode_row, self, shared, (np.concatenate(rows),), self.config.encode_batch), grids)
 
 
 def coded(params: Params, latent: jax.Array) -> jax.Array:
@@ -267,6 +299,13 @@ def patch_rows(signals: Sequence[Signal]) -> tuple[np.ndarray, np.ndarray]:
 def per_signal(rows: np.ndarray, grids: Sequence[Grid]) -> list[np.ndarray]:
     """Rows, one a patch, of all signals → those of each signal."""
     return np.split(rows, np.cumsum([grid.num_patches for grid in grids])[:-1])
+
+
+def _of_patches(stage: Stage, patch: tuple[int, ...]) -> Stage:
+    """A stage whose examples are single patches of what the others see in larger crops."""
+    if stage.examples is None:
+        return stage
+    return dataclasses.replace(stage, examples=lambda params, crops: stage.examples(params, crops.with_patch(patch)))
 
 
 def _adapt_row(codec: LatentCodec, params: Params, values: jax.Array) -> jax.Array:

@@ -15,7 +15,8 @@ import numpy as np
 from vcinr.codecs.batching import map_batches, whole_symbols
 from vcinr.codecs.codec import Code, Params, Stage
 from vcinr.codecs.gating import num_gates
-from vcinr.codecs.latent_codec import LatentCodec, check_count, patch_rows, per_signal
+from vcinr.codecs.latent_codec import LatentCodec, patch_rows, per_signal
+from vcinr.codecs.patch_by_patch import check_count
 from vcinr.codecs.uniform_compression import Uniform
 from vcinr.entropy import uniform_quantiser
 from vcinr.entropy.range_coder import Table

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from vcinr.codecs.codec import Params, Stage, TrainingConfig
+from vcinr.codecs.patch_by_patch import PatchByPatch
 from vcinr.entropy import uniform_quantiser
 from vcinr.entropy.tables import tables_from_columns
 from vcinr.signals.sources import ArraySource
@@ -43,7 +44,7 @@ class UniformConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Uniform:
+class Uniform(PatchByPatch):
     """Clip, round, count; see `vcinr.codecs.latent_codec.Compression`."""
 
     config: UniformConfig

@@ -18,6 +18,7 @@ import numpy as np
 from vcinr.codecs import bottleneck
 from vcinr.codecs.bottleneck import QuantiserConfig
 from vcinr.codecs.codec import Params, Stage, TrainingConfig
+from vcinr.codecs.patch_by_patch import PatchByPatch
 from vcinr.entropy import factorized_prior, quantisers
 from vcinr.signals.sources import ArraySource
 
@@ -25,7 +26,7 @@ Parts = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Variational:
+class Variational(PatchByPatch):
     """Analysis, rounding, factorized prior, synthesis; see `vcinr.codecs.latent_codec.Compression`."""
 
     config: QuantiserConfig

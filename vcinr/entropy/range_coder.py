@@ -45,10 +45,14 @@ class Uniform:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """Symbols coded by integer tables, any int32 exactly; ``index`` int [n] is the table of each."""
+    """Symbols coded by integer tables, any int32 exactly; ``index`` int [n] is the table of each.
+
+    offset: int [n], from which each symbol is counted, |offset| ≤ 2^30; None for 0.
+    """
 
     tables: Tables
     index: np.ndarray
+    offset: np.ndarray | None = None
 
     def __post_init__(self):
         index = np.asarray(self.index)
@@ -57,6 +61,13 @@ class Table:
         if index.size and (index.min() < 0 or index.max() >= self.tables.num_tables):
             raise ValueError(f"Table: index must lie in 0..{self.tables.num_tables - 1}, got {index.min()}..{index.max()}")
         object.__setattr__(self, "index", index.astype(np.int32, copy=False))
+        if self.offset is not None:
+            offset = np.asarray(self.offset)
+            if offset.shape != index.shape or offset.dtype.kind not in "iu":
+                raise ValueError(f"Table: offset must be integers like index, got {offset.dtype} of shape {offset.shape}")
+            if offset.size and max(-int(offset.min()), int(offset.max())) > 2**30:
+                raise ValueError("Table: offset must lie within ±2^30")
+            object.__setattr__(self, "offset", offset.astype(np.int32, copy=False))
 
 
 SymbolModel = Uniform | Table
@@ -72,7 +83,7 @@ def symbol_bits(model: SymbolModel, symbols: np.ndarray) -> np.ndarray:
     symbols = _checked(model, symbols)
     if isinstance(model, Uniform):
         return np.full(model.count, float(model.bits))
-    return code_length_bits(model.tables, symbols, model.index)
+    return code_length_bits(model.tables, _counted(model, symbols), model.index)
 
 
 class Encoder:
@@ -93,6 +104,7 @@ class Encoder:
                 self._coder.encode((symbols >> shift) & ((1 << width) - 1), _uniform(width))
             return
         tables, index = model.tables, model.index
+        symbols = _counted(model, symbols)
         entry, escaped = entries(tables, symbols, index)
         order, runs = _runs(tables, index)
         entry = entry[order]
@@ -165,8 +177,10 @@ class Decoder:
                 distances[chosen] += self._read(_any_uniform(), sizes.astype(np.int32)).astype(np.int64) << shift
             last = symbols[escaped] - 1
             symbols[escaped] = np.where(above, last + distances, tables.first[index[escaped]] - distances)
-            if symbols.min() < INT32_MIN or symbols.max() > INT32_MAX:
-                raise CodingError("an escaped symbol does not fit int32")
+        _check_int32(symbols)
+        if model.offset is not None:
+            symbols = symbols + model.offset
+            _check_int32(symbols)
         return symbols.astype(np.int32)
 
     def finish(self) -> None:
@@ -196,6 +210,21 @@ def _checked(model: SymbolModel, symbols: np.ndarray) -> np.ndarray:
     if symbols.min() < low or symbols.max() > high:
         raise CodingError(f"symbols must lie in {low}..{high}, got {symbols.min()}..{symbols.max()}")
     return symbols.astype(np.int32, copy=False)
+
+
+def _check_int32(symbols: np.ndarray) -> None:
+    if symbols.size and (symbols.min() < INT32_MIN or symbols.max() > INT32_MAX):
+        raise CodingError("a symbol does not fit int32")
+
+
+def _counted(model: Table, symbols: np.ndarray) -> np.ndarray:
+    """What the tables code: symbols as counted from their offsets. CodingError where that does not fit int32."""
+    if model.offset is None:
+        return symbols
+    left = symbols - model.offset.astype(np.int64)
+    if left.size and (left.min() < INT32_MIN or left.max() > INT32_MAX):
+        raise CodingError("symbols are too far from their offsets")
+    return left.astype(np.int32)
 
 
 def _runs(tables: Tables, index: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:

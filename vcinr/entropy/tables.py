@@ -184,14 +184,17 @@ def tables_from_cdf(cdf: Callable[[np.ndarray], np.ndarray], lower: np.ndarray, 
     return Tables(first, sizes, np.concatenate([frequencies_from_masses(part) for part in np.split(masses, offsets[1:])]))
 
 
-def tables_from_counts(symbols: np.ndarray, index: np.ndarray, num_tables: int) -> Tables:
-    """Tables from a histogram of training symbols, smoothed towards a two-sided geometric distribution.
+def tables_from_counts(
+    symbols: np.ndarray, index: np.ndarray, num_tables: int, expected: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Tables:
+    """Tables from a histogram of training symbols, smoothed towards a two-sided geometric distribution, or an expected one.
 
     symbols: int [n]; index: int [n], the table that each belongs to, in 0..num_tables-1.
     Of n_i symbols in a table, d_i of them distinct, symbol z gets the mass (count(z) + d_i g_i(z)) / (n_i + d_i): Witten and
     Bell's estimate of the share of unseen symbols, spread by g_i, the two-sided geometric distribution about the median
     with the mean absolute deviation of the symbols (at least ½; 1, about 0, where there are none). Tables end as in
     `tables_from_cdf`. Raises ValueError on arrays that don't fit.
+    expected: cumulative of a column a table, as for `tables_from_cdf`, to smooth towards instead.
     """
     symbols, index = np.asarray(symbols, np.int64), np.asarray(index, np.int64)
     if symbols.ndim != 1 or symbols.shape != index.shape:
@@ -210,9 +213,9 @@ def tables_from_counts(symbols: np.ndarray, index: np.ndarray, num_tables: int) 
     def cdf(edges: np.ndarray) -> np.ndarray:
         steps = np.floor(edges - medians)
         tail = theta ** np.where(steps < 0, -steps, steps + 1) / (1 + theta)
-        geometric = np.where(steps < 0, tail, 1 - tail)
+        likely = np.where(steps < 0, tail, 1 - tail) if expected is None else expected(edges)
         seen = np.stack([np.searchsorted(g, edges[:, i]) for i, g in enumerate(groups)], axis=1)
-        return (seen + distinct * geometric) / (counts + distinct)
+        return (seen + distinct * likely) / (counts + distinct)
 
     return tables_from_cdf(cdf, np.full(num_tables, INT32_MIN), np.full(num_tables, INT32_MAX))
 

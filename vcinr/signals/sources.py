@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -26,6 +27,7 @@ class PatchSource:
             raise ValueError("a source needs at least one picture, and the split it was given has none")
         self.patch = tuple(patch)
         self.flips = flips
+        self._max_bytes = max_bytes
         self._pictures = pictures
         self._kept: list[np.ndarray | None] = []
         shapes = []
@@ -63,6 +65,10 @@ class PatchSource:
     def __len__(self) -> int:
         """Number of pictures."""
         return len(self._kept)
+
+    def with_patch(self, patch: tuple[int, ...]) -> PatchSource:
+        """The same pictures, in crops of another shape; those kept in memory are shared."""
+        return PatchSource(_Pictures(self._pictures, self._kept), patch, self.flips, self._max_bytes)
 
     def batch(self, rng: np.random.Generator, size: int) -> dict[str, Shaped[np.ndarray, "size *patch c"]]:
         """``{"values": [size, *patch, c]}``, raw: a picture in proportion to its area, then a uniformly random crop."""
@@ -107,6 +113,19 @@ class PatchSource:
             crop = picture[tuple(slice(a, a + q) for a, q in zip(start, self.patch, strict=True))]
             out[row] = crop[..., ::-1, :] if flip else crop
         return out
+
+
+class _Pictures(Sequence):
+    """Pictures, from memory where they are kept there."""
+
+    def __init__(self, pictures: Any, kept: list[np.ndarray | None]):
+        self._pictures, self._kept = pictures, kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._pictures[index] if self._kept[index] is None else self._kept[index]
 
 
 class ArraySource:

@@ -1,0 +1,212 @@
+"""What each part of a contextual codec buys over the linear floor, at equal bytes, on the test split of its config.
+
+    python -m experiments.parts --workdir=DIR --floor=docs/results/klt_cifar10_small.json [--pictures=128] [--record=FILE]
+
+DIR is a run of `experiments.train` whose config has ``compression="contextual"``. Writes a study that `make results` renders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import data
+from vcinr.codecs import context_prior
+from vcinr.codecs.batching import map_batches
+from vcinr.codecs.codec import Code, Params
+from vcinr.codecs.coding import estimated_bits
+from vcinr.codecs.coding_order import streams_of
+from vcinr.codecs.contextual import Contextual, adapt_row, latent_crops
+from vcinr.codecs.latent_codec import patch_rows, per_signal
+from vcinr.devices import use_cpu_cores
+from vcinr.entropy.tables import code_length_bits, tables_from_columns
+from vcinr.evaluation.bd_rate import bd_psnr_db, bd_rate_percent, psnr_at
+from vcinr.evaluation.studies import save_study, study_table
+from vcinr.model import Model, load
+from vcinr.provenance import provenance
+from vcinr.signals.datasets import DatasetMissing
+from vcinr.signals.modalities import MODALITIES
+from vcinr.signals.patches import from_values, to_signal
+from vcinr.signals.signal import Grid, Signal
+
+Curve = list[tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A codec with some of its parts: ``context`` or static tables, ``rounding``, ``synthesis`` or none, ``effort``."""
+
+    name: str
+    context: bool = True
+    rounding: str = "rate_distortion"
+    synthesis: bool = True
+    effort: int = 0
+
+
+ARMS = (
+    Arm("field and steps, static tables", context=False, rounding="nearest", synthesis=False),
+    Arm("+ context prior", rounding="nearest", synthesis=False),
+    Arm("+ rate–distortion rounding", synthesis=False),
+    Arm("+ synthesis from the neighbours"),
+    Arm("+ effort 1", effort=1),
+    Arm("+ effort 2", effort=2),
+    Arm("+ effort 3", effort=3),
+)
+
+
+def with_rounding(model: Model, rounding: str) -> Contextual:
+    """The model's compression, its encoder rounding otherwise."""
+    return Contextual(dataclasses.replace(model.codec.config.contextual, rounding=rounding))
+
+
+def without_synthesis(params: Params) -> Params:
+    """Parameters whose synthesis is the identity."""
+    silent = {name: np.zeros_like(params["synthesis"][name]) for name in ("out", "offset", "linear")}
+    return {**params, "synthesis": {**params["synthesis"], **silent}}
+
+
+def with_tables(params: Params, point: int, tables: Any) -> Params:
+    """Parameters with other tables at a point."""
+    points = params["points"]
+    return {**params, "points": {**points, str(point): {**points[str(point)], "tables": tables}}}
+
+
+def latents(model: Model, signals: Sequence[Signal]) -> list[np.ndarray]:
+    """Latents [*counts, k] of each signal."""
+    values, _ = patch_rows(signals)
+    codec = model.codec
+    found = map_batches(adapt_row, codec, codec.encoder_params(model.params), (values,), codec.config.encode_batch)
+    return [
+        part.reshape(*s.grid.counts, -1) for part, s in zip(per_signal(found, [s.grid for s in signals]), signals, strict=True)
+    ]
+
+
+def measure_arm(
+    model: Model, arm: Arm, point: int, training: np.ndarray, found: Sequence[np.ndarray], pictures: Sequence[np.ndarray]
+) -> tuple[float, float, float]:
+    """(bpp of the tables, mean PSNR in dB of 8-bit pictures, seconds of rounding a picture) at a point."""
+    compression, params = with_rounding(model, arm.rounding), model.params
+    own = params["points"][str(point)]
+
+    def z_of(latent: np.ndarray) -> np.ndarray:
+        return (latent - params["latent_mean"]) / own["step"]
+
+    order = compression.config.order
+    if arm.rounding == "nearest":
+        symbols = np.rint(z_of(training)).astype(np.int32)
+        if arm.context:
+            params = with_tables(params, point, context_prior.count_tables(order, params["network"], point, symbols))
+        else:
+            static = tables_from_columns(symbols.reshape(-1, symbols.shape[-1]))
+    params = params if arm.synthesis else without_synthesis(params)
+    grids = [Grid(picture.shape[:-1], model.codec.patch) for picture in pictures]
+    started = time.time()
+    rows = [z_of(latent).reshape(grid.num_patches, -1) for latent, grid in zip(found, grids, strict=True)]
+    codes = [Code(streams) for streams in compression.code(model.codec, params, point, rows, grids, arm.effort)]
+    seconds = (time.time() - started) / len(pictures)
+    if arm.context:
+        bits = sum(estimated_bits(model.codec, params, point, grid, code) for grid, code in zip(grids, codes, strict=True))
+    else:
+        flat = np.concatenate([np.rint(row) for row in rows]).astype(np.int64)
+        bits = code_length_bits(static, flat.ravel(), np.tile(np.arange(flat.shape[1]), len(flat))).sum()
+        codes = [
+            Code(streams_of(order, np.rint(row).astype(np.int32).reshape(*grid.counts, -1)))
+            for row, grid in zip(rows, grids, strict=True)
+        ]
+    values = model.codec.synthesise(params, point, codes, grids)
+    decoded = [model.denormalise(from_values(part, grid)) for part, grid in zip(values, grids, strict=True)]
+    errors = [np.mean(np.square(a.astype(np.float64) - b)) for a, b in zip(decoded, pictures, strict=True)]
+    pixels = sum(picture.shape[0] * picture.shape[1] for picture in pictures)
+    return float(bits) / pixels, float(np.mean(10 * np.log10(255.0**2 / np.array(errors)))), seconds
+
+
+def floor_curve(path: str | Path) -> Curve:
+    """(bpp, dB) of a record's own codec, by the tables' estimate."""
+    points = json.loads(Path(path).read_text(encoding="utf-8"))["points"]
+    return [(row["bpp_estimated"], row["psnr_db"]) for row in points if row["codec"] == "klt"]
+
+
+def row_of(name: str, curve: Curve, floor: Curve, before: Curve | None, rates: Sequence[float], seconds: float) -> list[Any]:
+    """A row of the table: dB at fixed rates, then over the floor and over the arm before."""
+    at = [psnr_at(curve, rate) for rate in rates]
+    gained = None if before is None else bd_psnr_db(before, curve)
+    return [name, *at, bd_psnr_db(floor, curve), bd_rate_percent(floor, curve), gained, round(seconds, 3)]
+
+
+def study(options: argparse.Namespace) -> str:
+    """Measures all arms; writes the study and returns its table."""
+    started, run = time.time(), provenance()
+    model = load(Path(options.workdir) / "model")
+    config = ConfigDict(model.info["config"])
+    config.data.test_limit = options.pictures
+    pictures = list(data.pictures(config, "test"))
+    normalise = MODALITIES[model.codec.modality].normalise
+    signals = [to_signal(normalise(picture), model.codec.patch) for picture in pictures]
+    c = model.codec.config.contextual
+    training = latent_crops(model.codec, c.num_counted, 1, model.params, data.patches(config, "train")).arrays["latent"]
+    found = latents(model, signals)
+    floor = floor_curve(options.floor)
+    rows = [["klt", *(psnr_at(floor, rate) for rate in options.rates), 0.0, 0.0, None, None]]
+    before = None
+    for arm in ARMS:
+        measured = [measure_arm(model, arm, point, training, found, pictures) for point in range(len(model.points))]
+        curve = [(bpp, quality) for bpp, quality, _ in measured]
+        rows.append(row_of(arm.name, curve, floor, before, options.rates, float(np.mean([m[2] for m in measured]))))
+        print(study_table({"columns": columns(options.rates), "rows": rows[-1:]}), f"{time.time() - started:.0f} s", flush=True)
+        before = curve
+    about = (
+        f"{len(pictures)} pictures of the test split of {config.data.test_name or config.data.name}, one trained model "
+        f"({model.info['config_name']}) with its parts switched off and tables counted anew; rates are "
+        "the tables' estimates, without the header; PSNR in dB of 8-bit pictures, mean over pictures. Over klt: mean "
+        "over the rates that both curves have; bought: the same over the row above. s: rounding and refining a picture, encoder."
+    )
+    saved = save_study(
+        options.record,
+        title=f"What each part buys over the linear floor: {config.data.test_name or config.data.name}",
+        about=about,
+        columns=columns(options.rates),
+        rows=rows,
+        command=f"{model.info['command']}; python -m experiments.parts --workdir=DIR --floor={options.floor} "
+        f"--pictures={options.pictures} --rates {' '.join(f'{rate:g}' for rate in options.rates)}",
+        duration_s=time.time() - started,
+        notes=options.notes,
+        source=run,
+    )
+    return study_table(saved)
+
+
+def columns(rates: Sequence[float]) -> list[str]:
+    """Of the table."""
+    return ["", *(f"{rate:g} bpp" for rate in rates), "over klt, dB", "over klt, % rate", "bought, dB", "s a picture"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table; the exit status is 1 where the data or the model are missing."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.parts", description="What each part of a codec buys.")
+    parser.add_argument("--workdir", required=True, help="where experiments.train wrote a contextual model")
+    parser.add_argument("--floor", required=True, help="the record of klt on the same test split")
+    parser.add_argument("--pictures", type=int, default=128, help="test pictures, evenly spaced; 0 for all (%(default)s)")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="bpp of the table's columns")
+    parser.add_argument("--record", default="docs/results/studies/parts.json", help="the file to write (%(default)s)")
+    parser.add_argument("--notes", default="", help="what came out")
+    options = parser.parse_args(arguments)
+    use_cpu_cores()
+    try:
+        print(study(options))
+    except (DatasetMissing, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

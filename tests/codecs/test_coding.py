@@ -107,6 +107,25 @@ def test_signals_are_joined_by_what_their_tables_say_not_by_which_object_says_it
     assert_equal_codes(decode_payload(TwoStreams(), PARAMS, 0, grids, [code.meta for code in codes], payload), codes)
 
 
+def test_signals_with_and_without_offsets_are_joined():
+    class Offset(TwoStreams):
+        """As `TwoStreams`, but latents are counted from their patch's mode, where that is 8 or more."""
+
+        def symbol_model(self, params, point, grid, meta, decoded, name):
+            model = super().symbol_model(params, point, grid, meta, decoded, name)
+            if name == "mode" or not (decoded["mode"] >= 8).any():
+                return model
+            return Table(model.tables, model.index, np.repeat(np.where(decoded["mode"] < 8, 0, decoded["mode"]), 2))
+
+    rows = [([9, 3], [9, 9, 0, -1]), ([2, 3], [1, 0, 0, -1]), ([15], [15, 70_000])]
+    grids, codes = zip(*(signal(*row) for row in rows), strict=True)
+    payload = encode_payload(Offset(), PARAMS, 0, grids, codes)
+    assert_equal_codes(decode_payload(Offset(), PARAMS, 0, grids, [code.meta for code in codes], payload), codes)
+    # They are one array: the bytes are those of what is left of each symbol, without any offsets.
+    left = [signal([9, 3], [0, 0, 0, -1])[1], codes[1], signal([15], [0, 69_985])[1]]
+    assert payload == encode_payload(TwoStreams(), PARAMS, 0, grids, left)
+
+
 def test_a_model_sees_only_the_streams_before_its_own():
     codec = TwoStreams()
     grids, codes = random_signals(np.random.default_rng(0), 2, 3)

@@ -258,6 +258,52 @@ def test_an_escape_beyond_int32_is_an_error():
         Decoder(data).decode(far)
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(-(2**30), 2**30), max_size=40))
+def test_symbols_counted_from_offsets_round_trip_and_cost_what_is_left_of_them(seed, offsets):
+    rng = np.random.default_rng(seed)
+    tables = random_tables(rng, 3)
+    index, offset = rng.integers(0, 3, len(offsets)), np.array(offsets, np.int64)
+    left = np.clip(draw(rng, tables, index), -(2**30), 2**30 - 1)
+    model, plain = Table(tables, index, offset), Table(tables, index)
+    data = encoded([(left + offset, model)])
+    assert data == encoded([(left, plain)])
+    decoder = Decoder(data)
+    decoded = decoder.decode(model)
+    decoder.finish()
+    assert decoded.dtype == np.int32
+    np.testing.assert_array_equal(decoded, left + offset)
+    np.testing.assert_array_equal(symbol_bits(model, left + offset), symbol_bits(plain, left))
+
+
+def test_symbols_too_far_from_their_offsets_are_refused_at_both_ends():
+    tables = Tables(np.array([0]), np.array([2]), np.array([1, 65535]))
+    for symbol, offset in ((2**31 - 1, -1), (-(2**31), 1), (2**31 - 2**30, -(2**30))):
+        model = Table(tables, np.zeros(1, int), np.array([offset]))
+        for refusing in (lambda m, s: Encoder().encode(s, m), symbol_bits):
+            with pytest.raises(CodingError, match="too far"):
+                refusing(model, np.array([symbol]))
+    # Five above the last symbol of a table that ends at 2^31 − 1: with this offset the symbol would fit, what is left would not.
+    far = Tables(np.array([2**31 - 1]), np.array([2]), np.array([1, 65535]))
+    data = encoded([([5], Table(tables, np.zeros(1, int)))])
+    with pytest.raises(CodingError, match="does not fit int32"):
+        Decoder(data).decode(Table(far, np.zeros(1, int), np.array([-10])))
+    # And the other way about.
+    data = encoded([([2**31 - 3], Table(tables, np.zeros(1, int)))])
+    with pytest.raises(CodingError, match="does not fit int32"):
+        Decoder(data).decode(Table(tables, np.zeros(1, int), np.array([10])))
+
+
+@pytest.mark.parametrize(
+    ("offset", "match"),
+    [([1], "integers like index"), ([1.0, 2.0], "integers like index"), ([0, 2**30 + 1], "within"), ([-(2**31), 0], "within")],
+)
+def test_offsets_that_are_none_are_refused(offset, match):
+    tables = Tables(np.array([0]), np.array([2]), np.array([65535, 1]))
+    with pytest.raises(ValueError, match=match):
+        Table(tables, np.zeros(2, int), np.array(offset))
+
+
 @pytest.mark.parametrize(
     ("symbols", "match"),
     [

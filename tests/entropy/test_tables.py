@@ -169,6 +169,22 @@ def test_a_table_without_symbols_prefers_small_numbers():
     assert bits[0] < 2
 
 
+def test_counts_are_smoothed_towards_what_is_expected():
+    """Of 100 symbols, two of them distinct, 2/102 of the mass are spread as expected; with no symbols, all of it is."""
+    expected = logistic([3.25, -40.0], [2.0, 0.5])
+    symbols = np.repeat([0, 7], [60, 40])
+    tables = tables_from_counts(symbols, np.zeros(100, int), 2, expected)
+    plain = tables_from_cdf(expected, np.full(2, -(2**20)), np.full(2, 2**20))
+    np.testing.assert_array_equal(table(tables, 1), table(plain, 1))
+    assert tables.first[1] == plain.first[1]
+    masses = np.diff(expected(np.arange(-0.5, 8.5)[:, None] * np.ones(2))[:, 0])
+    bits = code_length_bits(tables, np.arange(8), np.zeros(8, int))
+    counted = np.array([60, 0, 0, 0, 0, 0, 0, 40])
+    np.testing.assert_allclose(2.0**-bits, (counted + 2 * masses) / 102, atol=2 / TOTAL)
+    geometric = code_length_bits(tables_from_counts(symbols, np.zeros(100, int), 2), np.arange(8), np.zeros(8, int))
+    assert bits[3] < geometric[3]
+
+
 def test_far_outliers_in_training_symbols_are_left_to_the_escape():
     symbols = np.array([0] * 50 + [2**31 - 1, -(2**31)])
     tables = tables_from_counts(symbols, np.zeros(52, int), 1)

@@ -103,6 +103,31 @@ def test_pictures_beyond_the_memory_limit_are_read_again_and_give_the_same_batch
     assert lazy.reads == before + 4
 
 
+def test_other_crops_of_the_same_pictures_are_those_of_a_source_of_their_own():
+    pictures = [picture((16, 20), seed) for seed in range(3)]
+    for flips in (True, False):
+        source = PatchSource(pictures, (16, 16), flips).with_patch((4, 6))
+        fresh = PatchSource(pictures, (4, 6), flips)
+        assert (source.patch, source.flips, len(source)) == ((4, 6), flips, 3)
+        np.testing.assert_array_equal(source.batch(generator(2), 30)["values"], fresh.batch(generator(2), 30)["values"])
+    with pytest.raises(ValueError, match="smaller than the patch"):
+        source.with_patch((17, 4))
+
+
+def test_pictures_kept_in_memory_are_not_read_again_for_other_crops():
+    lazy = Counted([picture((16, 16), seed) for seed in range(3)])
+    source = PatchSource(lazy, (16, 16))
+    before = lazy.reads
+    assert source.with_patch((8, 8)).batch(generator(), 5)["values"].shape == (5, 8, 8, 3)
+    assert lazy.reads == before
+    # And those that are not kept are kept by neither.
+    unkept = PatchSource(lazy, (16, 16), max_bytes=0).with_patch((8, 8))
+    before = lazy.reads
+    batch = unkept.batch(generator(), 20)["values"]
+    assert lazy.reads > before
+    np.testing.assert_array_equal(batch, source.with_patch((8, 8)).batch(generator(), 20)["values"])
+
+
 def test_other_ranks_and_dtypes_work_alike():
     sound = np.arange(-30000, -29950, dtype=np.int16).reshape(50, 1)
     crops = PatchSource([sound], (10,), flips=False).batch(generator(), 5)["values"]

@@ -1,0 +1,290 @@
+"""The prior: causal, equal in floats and whole numbers, exact however it is summed, and as cheap as what it describes."""
+
+import tracemalloc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vcinr.codecs import context_prior
+from vcinr.codecs.coding_order import Order, differences, is_odd, streams_of
+from vcinr.codecs.context_prior import (
+    LOG_SCALE_MIN,
+    LOG_SCALE_STEP,
+    NUM_SCALES,
+    SHIFTS,
+    bin_bits,
+    count_tables,
+    float_network,
+    integer_network,
+    predict,
+    predict_table,
+)
+from vcinr.entropy.tables import TOTAL, code_length_bits
+
+ORDER = Order((2, 4, 8), 3)
+K, POINTS = 8, 2
+
+
+def random_prior(rank=2, order=ORDER, width=6, seed=0, size=0.3):
+    """Parameters whose contexts say much."""
+    key, log_scale = jax.random.key(seed), jax.ShapeDtypeStruct((POINTS, order.ends[-1]), jnp.float32)
+    shapes = jax.eval_shape(lambda s: context_prior.init(key, order, rank, width, s), log_scale)
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: rng.normal(0, size, a.shape).astype(np.float32), shapes)
+
+
+def draw(shape, seed=0, size=6):
+    return np.random.default_rng(seed).integers(-size, size + 1, shape)
+
+
+def all_turns(order, network, symbols, rank=2, point=1):
+    """{stream: (table, whole)} of every turn, each given symbols whole."""
+    found = {}
+    for name, group, odd in order.turns:
+        chosen = is_odd(symbols.shape[-1 - rank : -1]) == odd
+        found[name] = predict_table(order, network, point, symbols, chosen, group, odd)
+    return found
+
+
+def test_a_turn_sees_what_was_decoded_before_it_and_nothing_else():
+    network = integer_network(ORDER, random_prior(size=1.0))
+    symbols = draw((3, 4, K))
+    before = all_turns(ORDER, network, symbols)
+    odd = is_odd((3, 4))
+    spans = [("first", np.broadcast_to(np.arange(K) < 2, symbols.shape))]
+    for name, group, of_odd in ORDER.turns:
+        start, stop = ORDER.span(group)
+        spans.append((name, (odd == of_odd)[..., None] & (np.arange(K) >= start) & (np.arange(K) < stop)))
+    assert [name for name, _ in spans] == list(ORDER.streams)
+    for changed, (_, where) in enumerate(spans):
+        after = all_turns(ORDER, network, np.where(where, symbols + 9, symbols))
+        for turn, name in enumerate(ORDER.streams[1:], start=1):
+            same = all(np.array_equal(x, y) for x, y in zip(before[name], after[name], strict=True))
+            # An even patch's own group is unknown next door, and so is its odd half to the odd ones.
+            assert same == (changed >= turn), f"{name} after a change of {spans[changed][0]}"
+
+
+def test_one_patch_and_one_row_have_all_their_turns():
+    network = integer_network(ORDER, random_prior())
+    for counts in ((1, 1), (1, 5), (5, 1)):
+        found = all_turns(ORDER, network, draw((*counts, K)))
+        sizes = {name: stream.size for name, stream in streams_of(ORDER, draw((*counts, K))).items()}
+        assert {name: table.size for name, (table, _) in found.items()} == {name: sizes[name] for name in found}
+
+
+@pytest.mark.parametrize(("rank", "counts"), [(1, (7,)), (2, (3, 4)), (3, (2, 3, 2))])
+def test_whole_numbers_say_what_floats_say_within_their_rounding(rank, counts):
+    params, symbols = random_prior(rank, seed=rank), draw((*counts, K))
+    network = integer_network(ORDER, params)
+    checks = 0
+    for _, group, odd in ORDER.turns:
+        start, stop = ORDER.span(group)
+        chosen = is_odd(counts) == odd
+        table, whole = predict_table(ORDER, network, 1, symbols, chosen, group, odd)
+        mask = jnp.asarray(is_odd(counts), jnp.float32)
+        location, log_scale = predict(ORDER, params, 1, jnp.asarray(symbols, jnp.float32), mask)
+        exact = np.asarray(location)[chosen][:, start:stop]
+        np.testing.assert_allclose(whole + table % SHIFTS / SHIFTS, exact, atol=0.5 / SHIFTS + 0.02)
+        number = (np.asarray(log_scale)[chosen][:, start:stop] - LOG_SCALE_MIN) / LOG_SCALE_STEP
+        np.testing.assert_allclose(table // SHIFTS, np.clip(number, 0, NUM_SCALES - 1), atol=0.5 + 0.1)
+        checks += exact.size
+    assert checks == np.prod(counts) * (K - 2)
+
+
+def by_integers(order, network, point, symbols, group, odd):
+    """`predict_table` of every patch of one signal, in Python's integers, as docs/bitstream.md says it."""
+    *counts, _ = symbols.shape
+    start, stop = order.span(group)
+    near = min(start, order.neighbour_dims)
+    part = {name: array.astype(object) for name, array in network[f"group_{group}"].items()}
+    steps = [tuple(np.array(s) - 1) for s in np.ndindex(*(3,) * len(counts)) if any(np.array(s) != 1)]
+    tables, wholes = {}, {}
+
+    def size(some):
+        return [int(network["companding"][abs(q)]) for q in some]
+
+    def signed(some):
+        return [s if q > 0 else -s for q, s in zip(some, size(some), strict=True)]
+
+    for place in np.ndindex(*counts):
+
+        def at(step, first, last, place=place):
+            spot = tuple(np.add(place, step))
+            inside = all(0 <= i < n for i, n in zip(spot, counts, strict=True))
+            return [max(-255, min(255, int(q))) for q in symbols[spot][first:last]] if inside else [0] * (last - first)
+
+        own = at((0,) * len(counts), 0, start)
+        lent = [q for step in steps for q in at(step, 0, near)]
+        close = [q for step in steps if sum(map(abs, step)) == 1 for q in at(step, start, stop)]
+        close = close if odd else [0] * len(close)
+        hidden = signed(own) + size(own) + signed(lent) + size(lent) + size(close) + [256 * odd]
+        linear = own + lent
+        if start < order.neighbour_dims:
+            hidden, linear = hidden + signed(close), linear + close
+        units = [sum(x * w for x, w in zip(hidden, column, strict=True)) for column in part["kernel"].T]
+        units = [min(max(u + b, 0) >> 12, 2**15) for u, b in zip(units, part["bias"][point], strict=True)]
+        out = [sum(u * w for u, w in zip(units, column, strict=True)) for column in part["out"].T]
+        moved = [sum(x * w for x, w in zip(linear, column, strict=True)) for column in part["linear"].T]
+        n = stop - start
+        location = [max(-(2**20), min(2**20, (a + 64 * b + 2**16) >> 17)) for a, b in zip(out[:n], moved, strict=True)]
+        own_scale = [int(v) for v in network["log_scale"][point, start:stop]]
+        scale = [max(0, min(47, (a + b + 2**19) >> 20)) for a, b in zip(out[n:], own_scale, strict=True)]
+        tables[place] = [8 * j + m % 8 for j, m in zip(scale, location, strict=True)]
+        wholes[place] = [m >> 3 for m in location]
+    return tables, wholes
+
+
+@pytest.mark.parametrize("size", ["ordinary", "extreme"])
+def test_float64_is_exact(size):
+    rng = np.random.default_rng(0)
+    params = random_prior(width=20, size=0.3 if size == "ordinary" else 1e9)
+    network = integer_network(ORDER, params)
+    symbols = draw((3, 3, K)) if size == "ordinary" else rng.choice([-(2**31), 2**31 - 1, -255, 255, 300, 0], (3, 3, K))
+    if size == "extreme":
+        assert np.abs(network["group_1"]["kernel"].astype(int)).min() >= 2**15 - 1
+    for _, group, odd in ORDER.turns:
+        table, whole = predict_table(ORDER, network, 0, symbols.astype(np.int32), np.ones((3, 3), bool), group, odd)
+        tables, wholes = by_integers(ORDER, network, 0, symbols, group, int(odd))
+        assert table.tolist() == [tables[place] for place in np.ndindex(3, 3)]
+        assert whole.tolist() == [wholes[place] for place in np.ndindex(3, 3)]
+
+
+@pytest.mark.parametrize("counts", [(9, 4), (4, 9), (1, 30), (6, 6)])
+def test_blocks_and_batches_change_nothing(monkeypatch, counts):
+    network = integer_network(ORDER, random_prior())
+    symbols = draw((5, *counts, K), size=300)
+    together = all_turns(ORDER, network, symbols)
+    for block in (1, 7, 50, 10**6):
+        monkeypatch.setattr(context_prior, "_BLOCK", block)
+        for name, pair in all_turns(ORDER, network, symbols).items():
+            np.testing.assert_array_equal(pair, together[name])
+        for name, pair in all_turns(ORDER, network, symbols[3]).items():
+            np.testing.assert_array_equal(pair, [x[3] for x in together[name]])
+
+
+def test_memory_beside_the_result_does_not_grow_with_the_signal(monkeypatch):
+    monkeypatch.setattr(context_prior, "_BLOCK", 256)
+    order = Order((4, 16, 64), 32)
+    network = integer_network(order, random_prior(order=order, width=4))
+
+    def peak(counts):
+        symbols, chosen = draw((*counts, 64)).astype(np.int32), ~is_odd(counts)
+        tracemalloc.start()
+        predict_table(order, network, 0, symbols, chosen, 2, False)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most - 4 * 4 * chosen.size * (64 - 16)
+
+    small = peak((32, 32))
+    for counts in ((128, 32), (32, 128), (1, 2**12)):
+        assert peak(counts) < 1.3 * small
+
+
+def test_floats_of_whole_numbers_are_whole_numbers_again():
+    params = random_prior()
+    network = integer_network(ORDER, params)
+    back = float_network(ORDER, network)
+    assert jax.tree.structure(back) == jax.tree.structure(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2.0**-12 * 0.51), back, params)
+    jax.tree.map(np.testing.assert_array_equal, integer_network(ORDER, back), network)
+
+
+def test_weights_too_large_for_their_integers_stay_the_largest_there_are():
+    network = integer_network(ORDER, random_prior(size=1e6))
+    for name, kind in (("kernel", np.int16), ("out", np.int16), ("linear", np.int16), ("bias", np.int32)):
+        array = network["group_1"][name]
+        assert array.dtype == kind
+        assert {int(array.min()), int(array.max())} == {np.iinfo(kind).min, np.iinfo(kind).max}
+
+
+def test_a_fresh_prior_says_what_it_was_given_and_nothing_of_context():
+    log_scale = jnp.log(jnp.linspace(0.1, 5.0, K))[None]
+    params = context_prior.init(jax.random.key(0), ORDER, 2, 6, log_scale)
+    location, found = predict(ORDER, params, 0, jnp.asarray(draw((3, 4, K)), jnp.float32), jnp.asarray(is_odd((3, 4)), float))
+    np.testing.assert_array_equal(location, np.zeros((3, 4, K)))
+    np.testing.assert_allclose(found, np.broadcast_to(log_scale, (3, 4, K)))
+
+
+def logistic_bits(location, scale, symbols):
+    """In float64, from the log of the mass, of which no part cancels."""
+    out = np.abs(symbols - location)
+    mass = -np.logaddexp(0, (out - 0.5) / scale) - np.logaddexp(0, -(out + 0.5) / scale) + np.log(-np.expm1(-1 / scale))
+    return -mass / np.log(2)
+
+
+def test_counted_tables_cost_the_entropy_of_what_they_describe():
+    """Symbols drawn, turn by turn, from the logistics that the network names."""
+    rng, order = np.random.default_rng(0), Order((1, 3, 6), 2)
+    log_scale = np.tile(np.log([2.0, 0.15, 0.4, 1.0, 3.0, 8.0]), (POINTS, 1))
+    network = integer_network(order, {**random_prior(order=order, size=0.1), "log_scale": log_scale})
+    train, test = np.zeros((600, 8, 8, 6), np.int32), np.zeros((100, 8, 8, 6), np.int32)
+    entropy, spent = 0.0, 0.0
+    for symbols in (train, test):
+        symbols[..., 0] = np.rint(rng.logistic(0, 2.0, symbols.shape[:-1]))
+        for _, group, odd in order.turns:
+            start, stop = order.span(group)
+            chosen = is_odd((8, 8)) == odd
+            table, whole = predict_table(order, network, 0, symbols, chosen, group, odd)
+            scale = np.exp(LOG_SCALE_MIN + LOG_SCALE_STEP * (table // SHIFTS))
+            location = whole + table % SHIFTS / SHIFTS
+            part = np.rint(rng.logistic(location, scale)).astype(np.int32)
+            symbols[:, chosen, start:stop] = part
+            if symbols is test:
+                entropy += logistic_bits(location, scale, part).sum()
+    tables = count_tables(order, network, 0, train)
+    assert tables.num_tables == NUM_SCALES * SHIFTS + 1
+    for _, group, odd in order.turns:
+        start, stop = order.span(group)
+        chosen = is_odd((8, 8)) == odd
+        table, whole = predict_table(order, network, 0, test, chosen, group, odd)
+        left = test[:, chosen, start:stop] - whole
+        spent += code_length_bits(tables, left.ravel(), table.ravel()).sum()
+    assert abs(spent / entropy - 1) < 0.01
+    first = differences(test[0, ..., :1]).ravel()
+    assert code_length_bits(tables, first, np.full(first.size, NUM_SCALES * SHIFTS)).mean() < 6
+
+
+def test_tables_before_any_count_are_the_logistics_they_stand_for():
+    tables = context_prior.logistic_tables(2)
+    assert tables.num_tables == NUM_SCALES * SHIFTS + 2
+    for table in (0, 3, 24 * SHIFTS + 5, NUM_SCALES * SHIFTS - 1):
+        scale, shift = np.exp(LOG_SCALE_MIN + LOG_SCALE_STEP * (table // SHIFTS)), table % SHIFTS / SHIFTS
+        symbols = np.arange(-3, 4)
+        expected = TOTAL * 2.0 ** -logistic_bits(shift, scale, symbols)
+        found = TOTAL * 2.0 ** -code_length_bits(tables, symbols, np.full(7, table))
+        likely = expected > 20
+        assert likely.any()
+        np.testing.assert_allclose(found[likely], expected[likely], atol=2)
+
+
+def test_bits_are_those_of_float64_and_bounded_far_out():
+    location, log_scale = np.meshgrid([0.0, 0.3, -2.5], np.log([0.04, 0.2, 1.0, 7.0, 29.0]))
+    for distance in (0.0, 0.4, 1.0, 3.0, 40.0, 300.0):
+        symbols = np.rint(location + distance)
+        exact = logistic_bits(location, np.exp(log_scale), symbols)
+        found = np.asarray(bin_bits(*(jnp.asarray(x, jnp.float32) for x in (location, log_scale, symbols))))
+        np.testing.assert_allclose(found, np.minimum(exact, 20) + 0.01 * np.maximum(exact - 20, 0), rtol=1e-4, atol=1e-6)
+
+
+def test_bits_rise_with_the_distance_without_a_jump():
+    distance = jnp.linspace(0.0, 900.0, 20_000)
+    for scale in (0.04, 0.5, 5.0, 29.0):
+        bits = np.asarray(bin_bits(jnp.zeros_like(distance), jnp.full_like(distance, np.log(scale)), distance))
+        steps = np.diff(bits)
+        assert steps.min() >= -1e-4
+        assert steps.max() < 1.1 * (distance[1] / scale / np.log(2))
+
+
+def test_gradients_far_out_are_finite_and_pull_the_location_in():
+    def total(location, log_scale, symbols):
+        return jnp.sum(bin_bits(location, log_scale, symbols))
+
+    symbols = jnp.array([0.0, 1.0, -1.0, 50.0, -50.0, 1e4, -1e6, 2.0**31, -(2.0**31)])
+    for scale in (0.01, 0.04, 1.0, 29.0, 1e3):
+        log_scale = jnp.full_like(symbols, np.log(scale))
+        by_location, by_scale = jax.jit(jax.grad(total, (0, 1)))(jnp.zeros_like(symbols), log_scale, symbols)
+        assert np.isfinite(by_location).all()
+        assert np.isfinite(by_scale).all()
+        np.testing.assert_array_equal(np.sign(by_location[1:]), -np.sign(symbols[1:]))

@@ -1,6 +1,7 @@
 """The linear warm start: variable projection, a solved head, neutral gates, the KLT's own quality."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 
 from vcinr.codecs import warm_start
-from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, signal_loss
+from vcinr.codecs.codec import TrainingConfig
+from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, curvature, signal_loss
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.codecs.warm_start import WarmStartConfig
 from vcinr.fields.field import FieldConfig, make_field
 from vcinr.signals.grids import pixel_grid
+from vcinr.signals.modalities import MODALITIES
 from vcinr.signals.sources import PatchSource
+from vcinr.training.loop import run_stage
 from vcinr.training.run import train
 from vcinr.trees import load_tree
 
@@ -55,6 +59,29 @@ def test_one_inner_step_at_the_exact_step_size_finds_the_coefficients():
     latent = adapt_latent(config, {"shared": shared, "latent_init": jnp.zeros(6), "step_sizes": sizes}, jnp.asarray(values[0]))
     coefficients = (values[0] - found["mean"]).reshape(-1) @ found["basis"].reshape(6, -1).T
     np.testing.assert_allclose(latent, coefficients, atol=2e-2)
+
+
+def test_steps_that_suit_all_coordinates_diverge_on_a_few_unless_they_are_relative_to_their_curvature():
+    shared, _, values = started_at_random()
+    config = VCINRConfig(patch=(8, 8), field=FIELD, adaptation=AdaptationConfig(num_steps=12))
+    trained = {"shared": shared, "latent_init": jnp.zeros(6)}
+    coords, picture = COORDS[::25], jnp.asarray(values[0][::25])
+
+    @jax.jit
+    def error(reference):
+        sizes = {"log_scale": jnp.zeros((1, 6)), "reference": reference}
+        latent = adapt_latent(config, {**trained, "step_sizes": sizes}, picture, coords=coords)
+        return signal_loss(config, shared, latent, picture, None, coords)
+
+    whole, own = (
+        jax.jit(lambda points=points: 1 / curvature(config, shared, jnp.zeros(6), points))() for points in (COORDS, coords)
+    )
+    # On all coordinates the basis is orthonormal: the exact step is n / 2 for n values.
+    np.testing.assert_allclose(whole, 64 * 3 / 2, rtol=0.02)
+    assert own < whole / 2
+    before = error(jnp.float32(0))
+    assert error(own) < 0.8 * before
+    assert error(whole) > 3 * before
 
 
 @pytest.mark.parametrize("columns", [8, 5, 2, 1])
@@ -113,6 +140,129 @@ def test_relative_rates_follow_the_size_of_each_array():
     found = warm_start.lr_multipliers(tree)
     for name, value in {"kernel": 0.025, "zeros": 0.02, "bias": 3.0, "nothing": 0.01}.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5)
+
+
+def test_fan_in_rates_are_phases_and_relative_rates_over_the_root_of_what_is_summed():
+    tree = {
+        "kernel_1": jnp.ones((24, 70)),
+        "bias_1": jnp.ones(70),
+        "kernel_2": jnp.full((70, 3), 2.0),
+        "zeros": jnp.zeros((16, 4)),
+    }
+    found = warm_start.fan_in_multipliers(FIELD, {**tree, "head_kernel": jnp.full((3, 12, 5), 0.5), "bias_2": jnp.full(5, 3.0)})
+    expected = {"kernel_1": 1 / 30 / 24, "bias_1": 1 / 30, "kernel_2": 2 / 70**0.5, "head_kernel": 0.5 / 6, "bias_2": 3.0}
+    for name, value in {**expected, "zeros": 1 / 16}.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("fan_in", [16, 256])
+def test_a_step_at_fan_in_rates_changes_what_a_layer_gives_by_its_rate_at_any_width(fan_in):
+    kernel = jax.random.normal(jax.random.key(0), (fan_in, 50))
+    hidden = jax.random.normal(jax.random.key(1), (fan_in,))
+    # A step of Adam for one signal: every entry moves by its rate, in the direction that its input says.
+    found = warm_start.fan_in_multipliers(FIELD, {"head": kernel, "kernel_1": kernel})
+    relative, phase = (0.01 * found[name] * jnp.sum(jnp.abs(hidden)) for name in ("head", "kernel_1"))
+    assert 0.005 < float(relative / jnp.sqrt(jnp.mean((hidden @ kernel) ** 2))) < 0.015
+    assert 0.005 < 30 * phase < 0.015
+
+
+def basis_of_rank(rank, channels=3, k=10, n=40):
+    """Components whose channels are combinations of ``rank`` functions without a mean, of equal energies; a constant mean."""
+    functions = np.random.default_rng(0).normal(size=(n, rank))
+    functions, _ = np.linalg.qr(functions - functions.mean(axis=0))
+    mixing, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(k * channels, rank)))
+    basis = np.moveaxis((functions @ mixing.T).reshape(n, k, channels), 1, 0).astype(np.float32)
+    return {
+        "mean": np.full((n, channels), 0.3, np.float32),
+        "basis": basis,
+        "std": np.ones(k, np.float32),
+        "rest": np.float32(2.0),
+    }
+
+
+@pytest.mark.parametrize("rank", [1, 4, 12])
+def test_a_basis_of_known_rank_needs_that_last_width(rank):
+    found = basis_of_rank(rank)
+    losses = warm_start.width_losses_db(found)
+    assert losses.shape == (41,)
+    # Each function has energy 1, and 2 are left over: H functions miss rank - H, on top of 2. The bias makes the mean.
+    expected = 10 * np.log10(1 + np.maximum(rank - np.arange(41), 0) / 2.0)
+    np.testing.assert_allclose(losses, expected, atol=1e-4)
+    assert warm_start.required_last_width(found) == rank
+    halfway = 0.5 * (expected[rank - 1] + expected[rank])
+    assert warm_start.required_last_width(found, halfway) == rank
+    if rank > 1:
+        assert warm_start.required_last_width(found, expected[rank - 1] * 1.01) == rank - 1
+    # Where components are complete, nothing but their rank will do.
+    assert warm_start.required_last_width({**found, "rest": np.float32(0.0)}) == rank
+
+
+def test_the_loss_of_a_width_is_that_of_the_best_features():
+    values = np.random.default_rng(3).random((300, 30, 3)).astype(np.float32)
+    found = warm_start.components(values, 8)
+    functions = warm_start.weighted_basis(found).astype(np.float64)
+    left, _, _ = np.linalg.svd(functions - functions.mean(axis=0), full_matrices=False)
+    design = np.concatenate([left[:, :5], np.ones((30, 1))], axis=1)
+    missed = np.sum((functions - design @ np.linalg.lstsq(design, functions, rcond=None)[0]) ** 2)
+    flat = values.reshape(300, -1) - found["mean"].reshape(-1)
+    basis = found["basis"].reshape(8, -1)
+    rest = np.mean(np.sum((flat - flat @ basis.T @ basis) ** 2, axis=1))
+    np.testing.assert_allclose(found["rest"], rest, rtol=1e-4)
+    np.testing.assert_allclose(warm_start.width_losses_db(found)[5], 10 * np.log10(1 + missed / rest), rtol=1e-3)
+
+
+def test_too_narrow_a_trunk_is_told_with_the_width_that_would_do(caplog):
+    found = basis_of_rank(7)
+    with caplog.at_level("INFO", logger="vcinr.codecs.warm_start"):
+        assert warm_start.report_width(found, 5) == pytest.approx(10 * np.log10(2.0), abs=1e-4)
+        assert "a last width of 5 loses 3.01 dB of the 10 components at best; 7 would lose under 0.05 dB" in caplog.text
+        assert caplog.records[-1].levelname == "WARNING"
+        assert warm_start.report_width(found, 64) == 0
+        assert caplog.records[-1].levelname == "INFO"
+
+
+def test_what_a_width_loses_is_measured_where_training_starts(tmp_path):
+    config = VCINRConfig(
+        patch=(8, 8),
+        field=dataclasses.replace(FIELD, last_width=2),
+        warm_start=WarmStartConfig(enabled=True, num_patches=50, training=TrainingConfig(2, 2, warmup_steps=1, log_every=1)),
+    )
+    patches = PatchSource([np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)], (8, 8))
+    params = {"shared": VCINR(config).init(jax.random.key(0))["shared"]}
+    for index, stage in enumerate(VCINR(config).stages()[:2]):
+        params = run_stage(stage, params, patches, seed=0, workdir=tmp_path, index=index)
+    found = load_tree(tmp_path / "components" / "finished.safetensors")["components"]
+    assert found["width_loss_db"] == pytest.approx(warm_start.width_losses_db(found)[2], rel=1e-5)
+    assert found["width_loss_db"] > 0.05
+    assert "components" not in params
+    logged = [json.loads(line) for line in (tmp_path / "warm_start" / "metrics.jsonl").read_text().splitlines()]
+    assert logged[-1]["width_loss_db"] == pytest.approx(float(found["width_loss_db"]), rel=1e-5)
+
+
+def test_patches_without_a_common_grid_start_plainly_and_say_so(monkeypatch, caplog):
+    config = VCINRConfig(patch=(8, 8), field=FIELD, warm_start=WarmStartConfig(enabled=True))
+    assert [stage.name for stage in VCINR(config).field_stages()] == ["components", "warm_start", "meta"]
+    monkeypatch.setitem(MODALITIES, "picture", dataclasses.replace(MODALITIES["picture"], common_grid=False))
+    assert [stage.name for stage in VCINR(config).field_stages()] == ["meta"]
+    assert "a plain start: patches of a picture share no grid" in caplog.text
+
+
+def test_rates_are_relative_with_a_warm_start_and_plain_without():
+    def rates(**changes):
+        config = VCINRConfig(patch=(8, 8), field=FIELD, adaptation=AdaptationConfig(step_rate=5.0), **changes)
+        params = VCINR(config).init(jax.random.key(0))
+        trained = {name: params[name] for name in ("shared", "latent_init", "step_sizes")}
+        found = VCINR(config).field_stages()[-1].lr_multipliers(trained)
+        assert found["step_sizes"] == {"log_scale": 5.0, "reference": 0.0}
+        return found["shared"]["kernel_0"], trained["shared"]["kernel_0"]
+
+    warm = {"warm_start": WarmStartConfig(enabled=True)}
+    assert rates()[0] == rates(rates="plain", **warm)[0] == 1.0
+    relative, kernel = rates(**warm)
+    assert relative == rates(rates="relative")[0] == pytest.approx(float(jnp.sqrt(jnp.mean(kernel**2))), rel=1e-5)
+    assert rates(rates="fan_in")[0] == rates(rates="fan_in", **warm)[0] == pytest.approx(1 / 30 / 2)
+    with pytest.raises(ValueError, match="valid are auto, plain, relative, fan_in"):
+        VCINRConfig(rates="mup")
 
 
 def test_a_warm_start_needs_a_linear_head():

@@ -7,9 +7,12 @@ latents, made once) and ``quantise_0``, ``quantise_1``, … (one operating point
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,22 +22,39 @@ from vcinr.codecs.examples import normalise_batch
 from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig
 from vcinr.codecs.meta_learning import meta_stage
 from vcinr.codecs.warm_start import WarmStartConfig
+from vcinr.fields.field import FieldConfig
 from vcinr.signals.grids import pixel_grid
+from vcinr.signals.modalities import MODALITIES
 from vcinr.signals.sources import ArraySource
+
+_log = logging.getLogger(__name__)
+
+RATES: dict[str, Callable[[FieldConfig, Any], Any]] = {
+    "plain": lambda field, trained: jax.tree.map(lambda _: 1.0, trained),
+    "relative": lambda field, trained: warm_start.lr_multipliers(trained),
+    "fan_in": warm_start.fan_in_multipliers,
+}
+"""`VCINRConfig.rates` → (field, arrays at the start) → their multipliers of the outer rate."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VCINRConfig(LatentCodecConfig):
     """As `LatentCodecConfig`; ``warm_start``: whether and how the field begins as the KLT does.
 
-    With ``warm_start`` the rate of ``meta`` is relative: a step changes each array by about that share of its size.
+    rates: what the outer rate of ``meta`` means, a key of `RATES`. "plain": a step changes every number by about the rate;
+    "relative": every array by that share of its size; "fan_in": what every layer gives by about that share, or a phase by that
+    many radians. "auto" is relative with a warm start, else plain. Step sizes are logarithms and keep the rate times
+    ``adaptation.step_rate`` in all of them.
     """
 
     compression: str = "variational"
     warm_start: WarmStartConfig = WarmStartConfig()
+    rates: str = "auto"
 
     def __post_init__(self):
         super().__post_init__()
+        if self.rates not in ("auto", *RATES):
+            raise ValueError(f"unknown rates {self.rates!r}; valid are auto, {', '.join(RATES)}")
         if self.warm_start.enabled and not self.field.linear_head:
             raise ValueError("a warm start needs the field's linear_head")
 
@@ -47,10 +67,13 @@ class VCINR(LatentCodec):
     name = "vc_inr"
 
     def field_stages(self) -> tuple[Stage, ...]:
-        """The warm start, where it is on, and ``meta``."""
-        if not self.config.warm_start.enabled:
-            return (meta_stage(self.config),)
-        return *self._warm_start(), meta_stage(self.config, rates=_relative_rates)
+        """The warm start, where it is on and the modality has a common grid, and ``meta``."""
+        c = self.config
+        warm = c.warm_start.enabled and MODALITIES[c.modality].common_grid
+        if c.warm_start.enabled and not warm:
+            _log.warning("a plain start: patches of a %s share no grid, and so no components to start from", c.modality)
+        rates = c.rates if c.rates != "auto" else "relative" if warm else "plain"
+        return *(self._warm_start() if warm else ()), meta_stage(c, rates=partial(_rates, c, RATES[rates]))
 
     def _warm_start(self) -> tuple[Stage, ...]:
         c, w = self.config, self.config.warm_start
@@ -61,11 +84,19 @@ class VCINR(LatentCodec):
             raw = patches.all_patches(np.random.default_rng(0), w.offsets_per_picture, w.num_patches)
             return ArraySource({"values": normalise_batch(c.modality, raw)})
 
+        def found_components(values):
+            found = warm_start.components(values, c.field.latent_size())
+            return {**found, "width_loss_db": np.float32(warm_start.report_width(found, c.field.sizes()[-1][0]))}
+
+        def fit_loss(trained, frozen, example, key):
+            missed, metrics = warm_start.projection_loss(c.field, trained, coords, example["sketch"])
+            return missed, {**metrics, **frozen}
+
         components = Stage(
             name="components",
             training=TrainingConfig(num_steps=0),
             examples=patches_of,
-            init=lambda key, params, source: warm_start.components(source.arrays["values"], c.field.latent_dim),
+            init=lambda key, params, source: found_components(source.arrays["values"]),
             frozen=lambda params: {},
             loss=None,
             finish=lambda params, found: {**params, "components": found},
@@ -75,8 +106,8 @@ class VCINR(LatentCodec):
             training=w.training,
             examples=lambda params, patches: warm_start.SketchSource(params["components"], w.sketches),
             init=lambda key, params, source: {name: params["shared"][name] for name in trunk},
-            frozen=lambda params: {},
-            loss=lambda trained, frozen, example, key: warm_start.projection_loss(c.field, trained, coords, example["sketch"]),
+            frozen=lambda params: {"width_loss_db": params["components"]["width_loss_db"]},
+            loss=fit_loss,
             finish=lambda params, trained: {
                 **{name: value for name, value in params.items() if name != "components"},
                 "shared": warm_start.started(c.field, {**params["shared"], **trained}, params["components"], coords),
@@ -86,7 +117,7 @@ class VCINR(LatentCodec):
         return components, fit
 
 
-def _relative_rates(trained: Mapping[str, Any]) -> Any:
-    """Relative rates for θ; step sizes are logarithms, whose changes are relative already, and so keep the rate itself."""
-    rates = warm_start.lr_multipliers(trained)
-    return {**rates, "step_sizes": {"log_scale": 1.0, "reference": 0.0}}
+def _rates(config: VCINRConfig, of_theta: Callable[[FieldConfig, Any], Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Multipliers of the outer rate: those of `RATES` for θ and φ₀; the logarithms of step sizes change relatively already."""
+    rates = of_theta(config.field, {part: trained[part] for part in ("shared", "latent_init")})
+    return {**rates, "step_sizes": {"log_scale": config.adaptation.step_rate, "reference": 0.0}}

@@ -8,6 +8,8 @@ components, less what the features miss.
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +25,11 @@ from vcinr.fields.field import FieldConfig, evaluate
 RIDGE = 1e-5
 """Ridge of the least-squares solution while the trunk is trained, relative to the features' mean squared size: float32 needs
 it. The head is solved for in float64, with 10⁻³ of it."""
+
+MAX_WIDTH_LOSS_DB = 0.05
+"""What the trunk's last width may lose at best of the components before training says so."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +54,59 @@ class WarmStartConfig:
 
 
 def components(values: np.ndarray, num_components: int) -> dict[str, np.ndarray]:
-    """Mean [n, c], orthonormal components [k, n, c] and the standard deviation [k] of their coefficients, of patches [m, n, c].
+    """Mean [n, c], orthonormal components [k, n, c], the standard deviation [k] of their coefficients and the mean squared norm
+    of what they leave over, ``rest`` [], of patches [m, n, c].
 
     Where there are fewer components than asked for, the rest are zero.
     """
-    mean, basis = principal_components(values.reshape(len(values), -1), num_components)
-    std = np.std((values.reshape(len(values), -1) - mean) @ basis.T, axis=0)
+    flat = values.reshape(len(values), -1)
+    mean, basis = principal_components(flat, num_components)
+    centred = flat - mean
+    std = np.std(centred @ basis.T, axis=0)
+    total = np.sum(np.square(centred), dtype=np.float64) / len(values)
+    rest = np.float32(max(total - np.sum(np.square(std), dtype=np.float64), 0.0))
     missing = num_components - len(basis)
     basis = np.pad(basis, ((0, missing), (0, 0))).reshape(num_components, *values.shape[1:])
-    return {"mean": mean.reshape(values.shape[1:]), "basis": basis, "std": np.pad(std, (0, missing))}
+    return {"mean": mean.reshape(values.shape[1:]), "basis": basis, "std": np.pad(std, (0, missing)), "rest": rest}
+
+
+def weighted_basis(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The mean and the components, each weighted by its deviation, as functions of the coordinates: [n, (1 + k) c]."""
+    weighted = np.concatenate([found["mean"][None], found["std"][:, None, None] * found["basis"]])
+    return np.moveaxis(weighted, 0, 1).reshape(weighted.shape[1], -1)
+
+
+def width_losses_db(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What H features cost: PSNR in dB, of mean squared errors, that the best H functions and a constant lose against the
+    components themselves, [n + 1] for H = 0, 1, …, n. It falls to 0.
+
+    A head over H features makes every component of every channel of the same H functions of the coordinates (and of its bias):
+    its best approximation of the weighted basis has rank H (Eckart and Young 1936), whatever the trunk.
+    """
+    functions = weighted_basis(found).astype(np.float64)
+    functions -= functions.mean(axis=0)
+    energies = np.maximum(np.linalg.eigvalsh(functions @ functions.T), 0.0)
+    missed = np.concatenate([[0.0], np.cumsum(energies)])[::-1]
+    # Below a share of 1e-9 float32 components are rounding errors; so is what is left over where they are complete.
+    floor = 1e-9 * (float(found["rest"]) + missed[0]) + np.finfo(np.float64).tiny
+    missed = np.where(missed < floor, 0.0, missed)
+    return 10.0 * np.log10(1.0 + missed / max(float(found["rest"]), floor))
+
+
+def required_last_width(found: Mapping[str, np.ndarray], max_loss_db: float = MAX_WIDTH_LOSS_DB) -> int:
+    """The smallest width H ≥ 1 of the last sine layer that loses at most so much; see `width_losses_db`."""
+    return max(1, int(np.argmax(width_losses_db(found) <= max_loss_db)))
+
+
+def report_width(found: Mapping[str, np.ndarray], width: int) -> float:
+    """What this last width loses at best, in dB; logged, with the width that would do where it is more than it should be."""
+    loss = float(width_losses_db(found)[min(width, found["mean"].shape[0])])
+    if loss > MAX_WIDTH_LOSS_DB:
+        message = "a last width of %d loses %.2f dB of the %d components at best; %d would lose under %g dB: set field.last_width"
+        _log.warning(message, width, loss, len(found["std"]), required_last_width(found), MAX_WIDTH_LOSS_DB)
+    else:
+        _log.info("a last width of %d loses %.3f dB of the %d components at best", width, loss, len(found["std"]))
+    return loss
 
 
 class SketchSource:
@@ -66,8 +117,7 @@ class SketchSource:
     """
 
     def __init__(self, found: Mapping[str, np.ndarray], sketches: int):
-        weighted = np.concatenate([found["mean"][None], found["std"][:, None, None] * found["basis"]])
-        self._targets = np.moveaxis(weighted, 0, 1).reshape(weighted.shape[1], -1)
+        self._targets = weighted_basis(found)
         self._sketches = sketches
 
     def batch(self, rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
@@ -141,3 +191,24 @@ def lr_multipliers(trainable: Any) -> Any:
         return max(size, 0.1 * (leaf.shape[-2] ** -0.5 if leaf.ndim > 1 else 0.1))
 
     return jax.tree.map(multiplier, trainable)
+
+
+def fan_in_multipliers(config: FieldConfig, trainable: Any) -> Any:
+    """One multiplier a leaf, so that a step of Adam changes what a layer gives by about the outer rate, whatever its width.
+
+    Sine layers: 1 / (ω₀ fan-in) for kernels and 1 / ω₀ for biases, a phase of one rate (radians). All else: its root mean square
+    over √fan-in, a change of one rate relative to what the layer gives; leaves of zeros as if at their ordinary start. A sum of
+    random signs grows with √fan-in, one of a step of Adam, whose signs agree, with the fan-in (Yang and Hu 2021, table 3), which
+    is the product of all axes of a kernel but the last: a linear head [k, h, c] adds up over h units and over k numbers.
+    """
+    scale, _ = config.nonlinearity()
+    sines = {f"{kind}_{i}" for kind in ("kernel", "bias") for i in range(config.num_layers)}
+
+    def multiplier(path, leaf):
+        fan_in = math.prod(leaf.shape[:-1])
+        if path[-1].key in sines:
+            return 1.0 / (scale * fan_in)
+        size = float(jnp.sqrt(jnp.mean(jnp.square(leaf))))
+        return (size or (fan_in**-0.5 if leaf.ndim > 1 else 0.1)) / fan_in**0.5
+
+    return jax.tree_util.tree_map_with_path(multiplier, trainable)

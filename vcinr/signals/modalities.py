@@ -19,6 +19,7 @@ class Modality:
         whole signals); a wrong array is a ValueError that names the mend.
     denormalise: float [..., channels] → raw; what lies outside the raw range is clipped.
     peak: largest raw value less the smallest, the peak of PSNR in raw units (255 for 8-bit pictures).
+    common_grid: whether all patches lie on the same coordinates, so that they have principal components.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Modality:
     normalise: Callable[[Any], np.ndarray]
     denormalise: Callable[[Any], np.ndarray]
     peak: float
+    common_grid: bool = True
 
 
 def _normalise_picture(array: Any) -> np.ndarray:

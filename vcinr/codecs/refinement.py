@@ -16,7 +16,7 @@ from vcinr.codecs import context_prior, neighbour_synthesis
 from vcinr.codecs.coding_order import Order, is_odd
 
 MAX_EFFORT = 8
-FURTHEST = 1.0
+FURTHEST = 0.3
 """How far a target may lie from z, in symbols: beyond, first order says nothing."""
 
 

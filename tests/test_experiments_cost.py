@@ -8,6 +8,7 @@ from tests.codecs.test_contextual import folder, model, pictures  # noqa: F401
 from vcinr.codecs.vc_inr import VCINR
 
 
+@pytest.mark.slow
 def test_multiplications_are_those_of_the_arrays(model):  # noqa: F811
     got = cost.decoder_macs(model.codec, model.params)
     prior = sum(
@@ -27,6 +28,7 @@ def test_other_codecs_are_refused():
         cost.decoder_macs(VCINR(), {})
 
 
+@pytest.mark.slow
 def test_seconds_leave_compilation_out(model, pictures):  # noqa: F811
     encode, decode = cost.seconds(model, [pictures[0]] * 3, 0, 0)
     assert 0 < encode < 10 and 0 < decode < 10 and np.isfinite(encode + decode)

@@ -22,6 +22,7 @@ def setting(model, pictures):  # noqa: F811
     return chosen, found, training
 
 
+@pytest.mark.slow
 def test_the_whole_codec_measures_as_its_files_do(model, setting):  # noqa: F811
     chosen, found, training = setting
     bpp, quality, _ = parts.measure_arm(model, parts.Arm("all"), 1, training, found, chosen)
@@ -33,6 +34,7 @@ def test_the_whole_codec_measures_as_its_files_do(model, setting):  # noqa: F811
     assert quality == pytest.approx(np.mean(10 * np.log10(255**2 / np.array(errors))), abs=0.05)
 
 
+@pytest.mark.slow
 def test_without_synthesis_symbols_are_scaled_back_alone(model):  # noqa: F811
     silent = parts.without_synthesis(model.params)
     compression = model.codec.compression
@@ -44,6 +46,7 @@ def test_without_synthesis_symbols_are_scaled_back_alone(model):  # noqa: F811
     assert np.abs(model.params["synthesis"]["out"]).max() > 0, "the model's own is not touched"
 
 
+@pytest.mark.slow
 def test_arms_differ_and_static_tables_need_no_context(model, setting):  # noqa: F811
     chosen, found, training = setting
     measured = {arm.name: parts.measure_arm(model, arm, 1, training, found, chosen)[:2] for arm in parts.ARMS[:4]}

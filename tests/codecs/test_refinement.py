@@ -54,9 +54,11 @@ def test_cost_is_bits_and_what_the_error_is_worth():
 def test_targets_carry_the_derivative_of_the_cost():
     """About the symbols, weight · (t − q)² has the derivative of everything in the cost but the symbols' own bits."""
     symbols, z = example()
-    parts = parts_of(0.02, 0.01)
+    parts = parts_of(0.01, 0.01)
+    parts["weight"] = 10 * parts["weight"]
     target, _ = jax.jit(refinement.targets, static_argnums=0)(ORDER, parts, symbols, z)
-    assert np.abs(target - z).max() < refinement.FURTHEST, "the example must stay where first order holds"
+    free = np.abs(target - z) < 0.99 * refinement.FURTHEST
+    assert free.mean() > 0.9, "where targets are held, they are no derivative"
 
     @jax.jit
     def whole(parts, moved):
@@ -66,9 +68,11 @@ def test_targets_carry_the_derivative_of_the_cost():
         return refinement.cost(ORDER, parts, moved, moved, z) - own_bits
 
     expected = jax.grad(whole, argnums=1)(parts, symbols)
-    np.testing.assert_allclose(-2 * parts["weight"] * (target - symbols), expected, atol=2e-3)
+    got = -2 * parts["weight"] * (target - symbols)
+    np.testing.assert_allclose(np.asarray(got)[free], np.asarray(expected)[free], rtol=1e-3, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_effort_changes_the_encoder_alone_and_never_for_the_worse(model, pictures):  # noqa: F811
     codec, point = model.codec, 1
     order = codec.compression.config.order
@@ -93,6 +97,7 @@ def test_effort_changes_the_encoder_alone_and_never_for_the_worse(model, picture
     assert model.decode(data).shape == pictures[-1].shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("effort", [-1, 9])
 def test_an_effort_out_of_range_is_refused(model, pictures, effort):  # noqa: F811
     with pytest.raises(ValueError, match=r"effort lies in 0..8"):

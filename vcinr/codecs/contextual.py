@@ -73,6 +73,7 @@ class Contextual:
     """Steps, context prior, neighbour synthesis; see `vcinr.codecs.latent_codec.Compression`."""
 
     config: ContextualConfig
+    masked = False
 
     @property
     def streams(self) -> tuple[str, ...]:

@@ -45,9 +45,12 @@ class Compression(Protocol):
     """How the numbers that a file pays for become symbols; pure functions of arrays, apart from the stages.
 
     streams: names, in the order of coding; see `vcinr.codecs.codec.Codec.streams`.
+    masked: whether a patch over the edge is fitted where the signal is, and not to the repeated edge besides. Where neighbours
+        predict each other, the patch that goes on as it ends costs less.
     """
 
     streams: tuple[str, ...]
+    masked: bool
 
     def stages(self, codec: LatentCodec) -> tuple[Stage, ...]:
         """What is trained after the field, up to ``params["points"]``."""
@@ -241,6 +244,7 @@ class LatentCodec:
         where adaptation diverges."""
         del key, workdir, progress
         values, weight = patch_rows(signals)
+        weight = weight if self.compression.masked else np.ones_like(weight)
         shared = (self.encoder_params(params), self.compression.encoder_parts(params, point))
         rows = map_batches(_encode_row, self, shared, (values, weight), self.config.encode_batch)
         grids = [s.grid for s in signals]

@@ -20,6 +20,7 @@ class PatchByPatch:
     """What such compressions share; see `vcinr.codecs.latent_codec.Compression`."""
 
     streams = ("latent",)
+    masked = True
 
     def code(
         self, codec: Any, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0

@@ -1,15 +1,15 @@
 """What each part of a contextual codec buys over the linear floor, at equal bytes, on the test split of its config.
 
-    python -m experiments.parts --workdir=DIR --floor=docs/results/klt_cifar10_small.json [--pictures=128] [--record=FILE]
+    python -m experiments.parts --workdir=DIR --floor=KLT [--pictures=128] [--record=FILE]
 
-DIR is a run of `experiments.train` whose config has ``compression="contextual"``. Writes a study that `make results` renders.
+DIR is a run of `experiments.train` whose config has ``compression="contextual"``, KLT one of
+the codec `klt` on the same data. Writes a study that `make results` renders.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -30,6 +30,7 @@ from vcinr.codecs.latent_codec import patch_rows, per_signal
 from vcinr.devices import use_cpu_cores
 from vcinr.entropy.tables import code_length_bits, tables_from_columns
 from vcinr.evaluation.bd_rate import bd_psnr_db, bd_rate_percent, psnr_at
+from vcinr.evaluation.measure import measure
 from vcinr.evaluation.studies import save_study, study_table
 from vcinr.model import Model, load
 from vcinr.provenance import provenance
@@ -129,10 +130,10 @@ def measure_arm(
     return float(bits) / pixels, float(np.mean(10 * np.log10(255.0**2 / np.array(errors)))), seconds
 
 
-def floor_curve(path: str | Path) -> Curve:
-    """(bpp, dB) of a record's own codec, by the tables' estimate."""
-    points = json.loads(Path(path).read_text(encoding="utf-8"))["points"]
-    return [(row["bpp_estimated"], row["psnr_db"]) for row in points if row["codec"] == "klt"]
+def floor_curve(model: Model, pictures: Sequence[np.ndarray]) -> Curve:
+    """(bpp of the tables, dB) of another model's points on the same pictures."""
+    rows = measure(model, pictures, "floor", "test")
+    return [(row["bpp_estimated"], row["psnr_db"]) for row in rows]
 
 
 def row_of(name: str, curve: Curve, floor: Curve, before: Curve | None, rates: Sequence[float], seconds: float) -> list[Any]:
@@ -154,7 +155,7 @@ def study(options: argparse.Namespace) -> str:
     c = model.codec.config.contextual
     training = latent_crops(model.codec, c.num_counted, 1, model.params, data.patches(config, "train")).arrays["latent"]
     found = latents(model, signals)
-    floor = floor_curve(options.floor)
+    floor = floor_curve(load(Path(options.floor) / "model"), pictures)
     rows = [["klt", *(psnr_at(floor, rate) for rate in options.rates), 0.0, 0.0, None, None]]
     before = None
     for arm in ARMS:
@@ -175,7 +176,7 @@ def study(options: argparse.Namespace) -> str:
         about=about,
         columns=columns(options.rates),
         rows=rows,
-        command=f"{model.info['command']}; python -m experiments.parts --workdir=DIR --floor={options.floor} "
+        command=f"{model.info['command']}; python -m experiments.parts --workdir=DIR --floor=KLT "
         f"--pictures={options.pictures} --rates {' '.join(f'{rate:g}' for rate in options.rates)}",
         duration_s=time.time() - started,
         notes=options.notes,
@@ -193,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; the exit status is 1 where the data or the model are missing."""
     parser = argparse.ArgumentParser(prog="python -m experiments.parts", description="What each part of a codec buys.")
     parser.add_argument("--workdir", required=True, help="where experiments.train wrote a contextual model")
-    parser.add_argument("--floor", required=True, help="the record of klt on the same test split")
+    parser.add_argument("--floor", required=True, help="where experiments.train wrote a klt model of the same data")
     parser.add_argument("--pictures", type=int, default=128, help="test pictures, evenly spaced; 0 for all (%(default)s)")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="bpp of the table's columns")
     parser.add_argument("--record", default="docs/results/studies/parts.json", help="the file to write (%(default)s)")

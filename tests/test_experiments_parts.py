@@ -1,7 +1,5 @@
 """What each part buys: parts are switched off for what they are, rates are those of files, differences those of curves."""
 
-import json
-
 import jax
 import numpy as np
 import pytest
@@ -35,6 +33,13 @@ def test_the_whole_codec_measures_as_its_files_do(model, setting):  # noqa: F811
 
 
 @pytest.mark.slow
+def test_the_floor_is_measured_on_the_same_pictures(model, setting):  # noqa: F811
+    chosen, found, training = setting
+    whole = [parts.measure_arm(model, parts.Arm("all"), point, training, found, chosen)[:2] for point in range(2)]
+    np.testing.assert_allclose(parts.floor_curve(model, chosen), whole, rtol=5e-3)
+
+
+@pytest.mark.slow
 def test_without_synthesis_symbols_are_scaled_back_alone(model):  # noqa: F811
     silent = parts.without_synthesis(model.params)
     compression = model.codec.compression
@@ -56,13 +61,9 @@ def test_arms_differ_and_static_tables_need_no_context(model, setting):  # noqa:
     assert rounded[0] < context[0] and rounded[1] < context[1], "rounding by rate and distortion gives up quality for bits"
 
 
-def test_a_row_tells_the_distance_of_curves(tmp_path):
-    rates = [0.25, 0.5, 1.0, 2.0]
-    floor = [(rate, 25 + 3 * np.log2(rate)) for rate in rates]
+def test_a_row_tells_the_distance_of_curves():
+    floor = [(rate, 25 + 3 * np.log2(rate)) for rate in (0.25, 0.5, 1.0, 2.0)]
     better = [(rate, quality + 0.5) for rate, quality in floor]
-    record = {"points": [{"codec": c, "bpp_estimated": r, "psnr_db": q} for c in ("klt", "jpeg") for r, q in floor]}
-    (tmp_path / "klt.json").write_text(json.dumps(record))
-    assert parts.floor_curve(tmp_path / "klt.json") == floor
     name, *at, over, rate, gained, seconds = parts.row_of("x", better, floor, None, [0.5, 4.0], 0.125)
     assert (name, at[1], gained, seconds) == ("x", None, None, 0.125)
     assert at[0] == pytest.approx(22.5) and over == pytest.approx(0.5)

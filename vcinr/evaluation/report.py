@@ -229,7 +229,10 @@ def render_results(folder: str | os.PathLike, out: str | os.PathLike) -> list[Pa
     sections: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for stem, run in runs.items():
         for row in run["points"]:
-            sections.setdefault((row["dataset"], row["split"]), []).append(row | {"run": stem})
+            section = sections.setdefault((row["dataset"], row["split"]), [])
+            # What needs no training is measured alike in every run that measures it.
+            if row["codec"] not in CLASSICAL or row not in ({k: v for k, v in seen.items() if k != "run"} for seen in section):
+                section.append(row | {"run": stem})
     page, written = [PREAMBLE], []
     for (dataset, split), points in sorted(sections.items()):
         points = _labelled(points)

@@ -120,6 +120,18 @@ def test_the_page_is_deterministic_and_complete(tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_what_needs_no_training_is_shown_once(tmp_path):
+    jpeg = points("jpeg", overhead=5.0, quality=95)
+    save(tmp_path, "one", points("klt") + jpeg)
+    save(tmp_path, "two", points("vc_inr") + jpeg)
+    report.render_results(tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert page.count("| JPEG | 95 |") == len(jpeg) and "JPEG (" not in page
+    save(tmp_path, "two", points("vc_inr") + [{**row, "psnr_db": row["psnr_db"] + 1} for row in jpeg])
+    report.render_results(tmp_path, tmp_path / "page.md")
+    assert "JPEG (two)" in (tmp_path / "page.md").read_text(encoding="utf-8"), "what differs is another curve"
+
+
 def test_the_command_says_what_is_missing(tmp_path, capsys):
     assert results.main(["--folder", str(tmp_path), "--out", str(tmp_path / "out.md")]) == 1
     assert "no measured points" in capsys.readouterr().err

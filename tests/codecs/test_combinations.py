@@ -38,6 +38,16 @@ SMALL = {
     "sparsify": ONE_STEP,
     "retrain": ONE_STEP,
     "uniform": {"bits": (5,), "num_latents": 16},
+    "contextual": {
+        "lambdas": (0.01,),
+        "groups": (1, 2, 3),
+        "neighbour_dims": 2,
+        "width": 4,
+        "synthesis_width": 4,
+        "num_latents": 16,
+        "num_counted": 4,
+        "training": ONE_STEP,
+    },
     "quantiser": {"lambdas": (0.01,), "width": 4, "num_latents": 16, "prior_steps": 2, "training": ONE_STEP},
 }
 

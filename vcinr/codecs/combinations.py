@@ -26,6 +26,7 @@ class Combination:
 
 HISTOGRAM, PRIOR = "histogram of training symbols", "deep factorized prior"
 UNIFORM, NOISE = "uniform, mean ± kσ", "noise in training, rounding"
+RATE_DISTORTION, CONTEXT = "rate–distortion rounding", "context prior in whole numbers"
 FIXED, META_SGD = "MAML, fixed step", "Meta-SGD"
 PRUNED = "MAML, magnitude pruning"
 
@@ -50,6 +51,25 @@ COMBINATIONS: tuple[Combination, ...] = (
     Combination("low-rank gates", META_SGD, NOISE, PRIOR, "vc_inr"),
     Combination("low-rank gates", META_SGD, UNIFORM, HISTOGRAM, "vc_inr", {"compression": "uniform"}),
     Combination("low-rank gates", FIXED, NOISE, PRIOR, "vc_inr", {"adaptation": _FIXED}),
+    Combination("low-rank gates", META_SGD, RATE_DISTORTION, CONTEXT, "vc_inr", {"compression": "contextual"}),
+    Combination(
+        "linear head",
+        META_SGD,
+        RATE_DISTORTION,
+        CONTEXT,
+        "vc_inr",
+        {"compression": "contextual", "field": {"modulation": "none", "linear_head": True}},
+    ),
+    Combination("linear latent → shifts", META_SGD, RATE_DISTORTION, CONTEXT, "functa", {"compression": "contextual"}),
+    Combination(
+        "weight update, pruned",
+        PRUNED,
+        RATE_DISTORTION,
+        CONTEXT,
+        "meta_sparse_inr",
+        {"compression": "contextual", "contextual": {"groups": (1, 81)}},
+        refused="some are left out",
+    ),
     Combination("weight update, pruned", PRUNED, UNIFORM, "one histogram", "meta_sparse_inr", {"uniform": {"one_table": True}}),
     Combination("weight update, pruned", PRUNED, NOISE, PRIOR, "meta_sparse_inr", {"compression": "variational"}),
     Combination("weight update, gated steps", f"{META_SGD}, L0 gates", UNIFORM, HISTOGRAM, "mscn_unstructured"),

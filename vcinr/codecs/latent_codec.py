@@ -125,7 +125,7 @@ class LatentCodecConfig:
                 len(self.crop) != len(self.patch) or any(a < b or a % b for a, b in zip(self.crop, self.patch, strict=True))
             ):
                 raise ValueError(f"crop must be whole patches of {self.patch} each way, not {self.crop}")
-        elif self.crop:
+        elif self.crop and tuple(self.crop) != tuple(self.patch):
             raise ValueError(f"crop is for compression contextual, whose patches see their neighbours, not {self.compression}")
         for key in ("coord_dim", "channels"):
             if getattr(self.field, key) != getattr(row, key):

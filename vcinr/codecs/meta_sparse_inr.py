@@ -42,6 +42,8 @@ class MetaSparseINRConfig(LatentCodecConfig):
     def __post_init__(self):
         super().__post_init__()
         gating.check_field(self.field, MASKED.apply, MASKED.group)
+        if self.compression == "contextual":
+            raise ValueError("compression contextual codes all numbers of a latent, here some are left out: choose another")
         if self.adaptation.learn_start:
             raise ValueError("weights that are pruned are 0 in every file: set adaptation.learn_start to False")
         self.survivors()

@@ -50,6 +50,8 @@ class MSCNConfig(LatentCodecConfig):
         gating.check_field(self.field, self.gates.apply, self.gates.group)
         if self.gates.adapt_gates and self.compression != "uniform":
             raise ValueError(f"adapt_gates needs compression to be uniform, not {self.compression}")
+        if self.compression == "contextual":
+            raise ValueError("compression contextual codes all numbers of a latent, here some are left out: choose another")
         if self.adaptation.learn_start:
             raise ValueError("the entries of closed gates are 0 in every file: set adaptation.learn_start to False")
 

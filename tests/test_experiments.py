@@ -39,7 +39,10 @@ def start(experiment, *flags):
         (["demo", "--config.meta.num_steps=2.5"], "flag --config.meta.num_steps=2.5: invalid literal for int()"),
         (["demo", "--config.quantiser.lambdas=(0.1,'a')"], "--config: vc_inr.quantiser.lambdas must be float, not 'a'"),
         (["demo", "--config.quantiser.training.num_steps=9"], "--config: warmup_steps = 50 leaves nothing of num_steps = 9"),
-        (["dmo"], "ValueError: no config variant 'dmo'; did you mean 'demo'? (valid: demo, cifar10, cifar10_small, kodak)"),
+        (
+            ["dmo"],
+            "ValueError: no config variant 'dmo'; did you mean 'demo'? (valid: demo, cifar10, cifar10_small, kodak, tiny, photo)",
+        ),
     ],
 )
 def test_a_flag_that_the_config_does_not_have_is_refused(flags, message, tmp_path):

@@ -19,6 +19,8 @@ from vcinr.fields.field import evaluate
 from vcinr.signals.grids import pixel_grid
 from vcinr.signals.sources import ArraySource
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = argparse.Namespace(latent=4, last_width=80, warm_steps=2)
 COORDS = jnp.asarray(pixel_grid((SIDE, SIDE)))
 ALL = {arm.name: arm for arm in beyond_linear.ARMS + beyond_linear.VARIANTS}

@@ -11,6 +11,8 @@ from experiments.conditioning import Arm, Clock, Curve
 from vcinr.evaluation.studies import load_studies
 from vcinr.signals.datasets import prepare
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_clock_counts_what_it_runs_and_nothing_else():
     clock = Clock()

@@ -139,6 +139,7 @@ def jacobian(config, trained, coords):
     return jax.jacobian(lambda phi: field.apply({"params": trained["shared"]}, coords, phi).ravel())(trained["latent_init"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [0, 24])
 def test_the_curvature_is_that_of_the_gauss_newton_matrix(chunk):
     config = with_adaptation(TINY, chunk=chunk, reference="running")
@@ -158,6 +159,7 @@ def test_the_curvature_is_that_of_the_gauss_newton_matrix(chunk):
     )
 
 
+@pytest.mark.slow
 def test_the_reference_runs_with_training_and_passes_no_gradient():
     config = with_adaptation(TINY, reference="running", initial_step=1.0)
     trained, example = trained_parts(config), {"values": values_of(config)}
@@ -174,6 +176,7 @@ def test_the_reference_runs_with_training_and_passes_no_gradient():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-9), ours[name], theirs[name])
 
 
+@pytest.mark.slow
 def test_encoding_uses_the_reference_of_the_finished_field(tmp_path):
     config = dataclasses.replace(
         with_adaptation(TINY, reference="running", subset=16), meta=TrainingConfig(3, 4, warmup_steps=1, lr=3e-2)

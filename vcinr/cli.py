@@ -64,7 +64,7 @@ def encode(options: argparse.Namespace) -> None:
     if options.point is None and options.bpp is None and options.psnr is None:
         if hasattr(model.codec, "choose_point") and len(model.points) > 1:
             raise ValueError(f"which of {len(model.points)} networks? give --bpp, --psnr or --point (see vcinr models NAME)")
-        options.point = 0
+        options.point = len(model.points) // 2
 
     def read(report: Callable) -> Iterator[tuple]:
         for source, target in pairs:
@@ -359,7 +359,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", metavar="DIR", help="folder for NAME" + SUFFIX + " of each FILE")
     command.add_argument("--model", metavar="DIR", help=f"a model, or its name (see vcinr models); default: {DEFAULT_MODEL}")
     choice = command.add_mutually_exclusive_group()
-    choice.add_argument("--point", type=int, help="operating point (see vcinr models)")
+    choice.add_argument("--point", type=int, help="operating point (see vcinr models); the middle one where nothing is given")
     choice.add_argument("--bpp", type=_positive(float), help="the best point within this many bits per pixel of file")
     choice.add_argument("--psnr", type=_positive(float), help="the cheapest point that reaches this many decibels")
     command.add_argument("--effort", type=int, default=0, help="how long to look for a better code; 0 is the quickest")

@@ -87,6 +87,16 @@ def test_the_comparison_states_the_difference_at_equal_rate():
     assert lines[3].endswith(f"| {decibels + 1.25:.2f} | {decibels:.2f} (+1.25) |")
 
 
+def test_what_was_measured_beside_is_compared_with_too():
+    floor = points("klt", curve=((1.0, 30.0), (2.0, 34.0)))
+    rows = floor + points("vc_inr", curve=((1.0, 31.5), (3.0, 36.0))) + points("jpeg", curve=((1.0, 28.0), (2.0, 30.0)))
+    heading, _, *lines = report.comparison_table(rows, [], "bpp_payload").splitlines()
+    assert heading.endswith("| PSNR dB | KLT (linear floor) |")
+    assert not any("JPEG" in line for line in lines)
+    assert lines[-2].endswith("| 31.50 | 30.00 (+1.50) |") and lines[-1].endswith("| 36.00 | – |")
+    assert all(line.endswith("| – |") for line in lines[:2]), "no codec is compared with itself"
+
+
 def test_bd_table_is_exact_for_a_factor_in_rate_and_dashes_where_undefined():
     base = ((0.5, 24.0), (1.0, 27.0), (2.0, 31.0), (4.0, 36.0))
     half = tuple((bpp / 2, decibels) for bpp, decibels in base)

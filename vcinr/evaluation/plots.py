@@ -41,6 +41,7 @@ NAMES = {
     "mscn": "MSCN",
     "vcinr": "VC-INR",
     "recombiner": "RECOMBINER",
+    "bpg444": "BPG 4:4:4",
 }
 
 

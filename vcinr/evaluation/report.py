@@ -41,10 +41,12 @@ CLASSICAL = ("jpeg", "jpeg2000")
 
 # Which published data set a measured one is compared with, and whose curves there.
 COMPARED = {
-    "cifar10": ("cifar10", ("coinpp", "recombiner")),
-    "cifar10_small": ("cifar10", ("coinpp", "recombiner")),
-    "kodak": ("kodak", ("coinpp", "mscn", "recombiner", "vcinr")),
+    "cifar10": ("cifar10", ("coinpp", "recombiner", "bpg444")),
+    "cifar10_small": ("cifar10", ("coinpp", "recombiner", "bpg444")),
+    "kodak": ("kodak", ("coinpp", "mscn", "recombiner", "vcinr", "bpg444")),
 }
+BARS = ("klt", "jpeg2000")
+"""Measured codecs that the others are compared with, beside published curves."""
 REMARKS = {
     "cifar10_small": "The published curves are of all 10,000 test pictures, the measured points of the part that this set holds."
 }
@@ -182,20 +184,25 @@ def markdown_table(points: Sequence[Mapping[str, Any]]) -> str:
 
 
 def comparison_table(points: Sequence[Mapping[str, Any]], curves: Sequence[Curve], rate: str) -> str:
-    """Measured quality beside published curves at the same rate, as a Markdown table.
+    """Measured quality beside that of `BARS` among the points and of published curves at the same rate, as a Markdown table.
 
     rate: ``bpp_file`` or ``bpp_payload``. Each curve has a column with its PSNR there and, in brackets, how far the measured
     point lies above it; – outside the curve's rates. Raises ValueError where a point has no such rate.
     """
+    measured = rows_by_codec(points)
+    bars = {display_name(codec): curve_of(measured[codec], rate) for codec in BARS if codec in measured and len(measured) > 1}
+    others = bars | {f"{display_name(curve.codec)}, published": curve.points for curve in curves}
     rows = []
-    for codec, group in rows_by_codec(points).items():
+    for codec, group in measured.items():
+        if group[0]["codec"] in CLASSICAL:
+            continue
         for bpp, decibels in curve_of(group, rate):
             cells = [display_name(codec), f"{bpp:.3f}", f"{decibels:.2f}"]
-            for curve in curves:
-                published = psnr_at(curve.points, bpp)
-                cells.append("–" if published is None else f"{published:.2f} ({decibels - published:+.2f})")
+            for name, curve in others.items():
+                there = None if name == cells[0] else psnr_at(curve, bpp)
+                cells.append("–" if there is None else f"{there:.2f} ({decibels - there:+.2f})")
             rows.append(cells)
-    return _markdown(["codec", f"`{rate}`", "PSNR dB", *(f"{display_name(curve.codec)}, published" for curve in curves)], rows)
+    return _markdown(["codec", f"`{rate}`", "PSNR dB", *others], rows)
 
 
 def bd_table(points: Sequence[Mapping[str, Any]], curves: Sequence[Curve], rate: str) -> str:
@@ -264,7 +271,7 @@ def _section(
     learned = [row for row in points if row["codec"] not in CLASSICAL]
     if curves and learned:
         for rate in ("bpp_payload", "bpp_file"):
-            parts += [f"### Beside published curves, at equal `{rate}`", comparison_table(learned, curves, rate)]
+            parts += [f"### Beside other curves, at equal `{rate}`", comparison_table(points, curves, rate)]
         parts.append(f"In brackets: how far the measured point lies above the curve, in dB. {REMARKS.get(dataset, '')}".strip())
         parts.append("\n".join(f"* {display_name(c.codec)}: rate is {c.rate_kind}. Source: {c.source}." for c in curves))
     parts += ["### BD-rate at `bpp_payload`", bd_table(points, curves, "bpp_payload")]

@@ -21,11 +21,10 @@ from ml_collections import ConfigDict
 
 from experiments import data
 from vcinr.codecs import context_prior
-from vcinr.codecs.batching import map_batches
 from vcinr.codecs.codec import Code, Params
 from vcinr.codecs.coding import estimated_bits
 from vcinr.codecs.coding_order import streams_of
-from vcinr.codecs.contextual import Contextual, adapt_row, latent_crops
+from vcinr.codecs.contextual import Contextual, latent_crops
 from vcinr.codecs.latent_codec import patch_rows, per_signal
 from vcinr.devices import use_cpu_cores
 from vcinr.entropy.tables import code_length_bits, tables_from_columns
@@ -84,8 +83,7 @@ def with_tables(params: Params, point: int, tables: Any) -> Params:
 def latents(model: Model, signals: Sequence[Signal]) -> list[np.ndarray]:
     """Latents [*counts, k] of each signal."""
     values, _ = patch_rows(signals)
-    codec = model.codec
-    found = map_batches(adapt_row, codec, codec.encoder_params(model.params), (values,), codec.config.encode_batch)
+    found = model.codec.adapt_all(model.params, values)
     return [
         part.reshape(*s.grid.counts, -1) for part, s in zip(per_signal(found, [s.grid for s in signals]), signals, strict=True)
     ]

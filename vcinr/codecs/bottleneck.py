@@ -117,14 +117,22 @@ def rate_distortion(
     return loss, {"bits": bits, "psnr_db": -10.0 * jnp.log10(error)}
 
 
-def uniform_start(config: QuantiserConfig, lambda_: float, statistics: Tree, num_values: int, key: jax.Array) -> dict[str, Any]:
-    """Transforms that begin as a uniform quantiser: the identity, with the step that is best at high rate.
+def best_steps(lambda_: Any, statistics: Tree, num_values: int) -> jax.Array:
+    """Δ of each latent dimension that is best at high rate, at most a thousand deviations.
 
     With a step Δ on dimension k, distortion is h_k Δ²/12 and the rate −log₂ Δ; the loss of `rate_distortion` is least at
     Δ² = 6 / (ln 2 · λ · 255² · h_k · n), n values in the signal.
     """
     curvature = jnp.log(2.0) * lambda_ * PEAK**2 * num_values * jnp.maximum(statistics["sensitivity"], 1e-20)
-    log_gain = jnp.log(jnp.maximum(statistics["std"] * jnp.sqrt(curvature / 6.0), 1e-3))
+    return jnp.minimum(jnp.sqrt(6.0 / curvature), 1e3 * statistics["std"])
+
+
+def uniform_start(config: QuantiserConfig, lambda_: float, statistics: Tree, num_values: int, key: jax.Array) -> dict[str, Any]:
+    """Transforms that begin as a uniform quantiser: the identity, with the step that is best at high rate.
+
+    See `best_steps`.
+    """
+    log_gain = jnp.log(statistics["std"] / best_steps(lambda_, statistics, num_values))
     zeros = jnp.zeros_like(statistics["mean"])
     analysis = Analysis(config.width, config.depth).init(jax.random.fold_in(key, 0), zeros)["params"]
     synthesis = Synthesis(config.width, config.depth).init(jax.random.fold_in(key, 1), zeros)["params"]

@@ -2,7 +2,7 @@
 
 For symbol q of dimension i, p(q) = F(q + ½ − μ_i) − F(q − ½ − μ_i) with a logistic F of scale s_i; μ and log s come from one
 hidden layer a group of dimensions. Training knows it as floats (`predict`); files are coded with the same network in whole
-numbers (`integer_network`, `table_index`), which every machine evaluates alike (Ballé et al. 2019, section 3).
+numbers (`integer_network`, `predict_table`), which every machine evaluates alike (Ballé et al. 2019, section 3).
 """
 
 from __future__ import annotations

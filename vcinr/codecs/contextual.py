@@ -17,14 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.codecs import bottleneck, context_prior, neighbour_synthesis, refinement
+from vcinr.codecs import context_prior, neighbour_synthesis, refinement
 from vcinr.codecs.batching import map_batches, whole_symbols
-from vcinr.codecs.bottleneck import PEAK
+from vcinr.codecs.bottleneck import PEAK, best_steps
 from vcinr.codecs.codec import Params, Stage, TrainingConfig
 from vcinr.codecs.coding_order import Order, is_odd, streams_of, symbols_of
 from vcinr.codecs.examples import normalise_batch
 from vcinr.codecs.patch_by_patch import check_count
 from vcinr.codecs.rate_distortion_rounding import rounded
+from vcinr.codecs.variational import measured_statistics
 from vcinr.entropy.range_coder import Table
 from vcinr.signals.patches import split
 from vcinr.signals.signal import Grid
@@ -187,7 +188,7 @@ class Contextual:
             name="latents",
             training=TrainingConfig(num_steps=0),
             examples=partial(latent_crops, codec, c.num_latents, c.offsets_per_picture),
-            init=partial(_statistics, codec),
+            init=partial(measured_statistics, codec),
             frozen=lambda params: {},
             loss=None,
             finish=lambda params, statistics: {**params, "latent_statistics": statistics},
@@ -279,8 +280,8 @@ class Contextual:
         network = context_prior.integer_network(order, params["prior"])
         latents = source.arrays["latent"][:: max(1, len(source) // c.num_counted)][: c.num_counted]
         points = {}
-        for i, lambda_ in enumerate(c.lambdas):
-            step = np.asarray(best_steps(lambda_, jax.tree.map(jnp.asarray, statistics), _num_values(codec)))
+        steps = np.asarray(self._frozen(codec, jax.tree.map(jnp.asarray, statistics))["steps"])
+        for i, (lambda_, step) in enumerate(zip(c.lambdas, steps, strict=True)):
             weight = np.asarray(symbol_weights(lambda_, step, statistics, _num_values(codec)), np.float32)
             z = (latents - statistics["mean"]) / step
             point = {"step": step, "weight": weight, "lambda": np.float32(lambda_)}
@@ -301,13 +302,6 @@ def _cheapest(z: jax.Array, location: jax.Array, log_scale: jax.Array, weight: j
     return jax.lax.stop_gradient(jnp.where(jnp.arange(z.shape[-1]) < num_first, nearest, best))
 
 
-def best_steps(lambda_: Any, statistics: Parts, num_values: int) -> jax.Array:
-    """Δ of each dimension that is best at high rate: Δ² = 6 / (ln 2 · λ · 255² · h · n), as in `bottleneck.uniform_start`; held
-    to a thousand deviations of the latent where it hardly matters."""
-    curvature = jnp.log(2.0) * lambda_ * PEAK**2 * num_values * jnp.maximum(statistics["sensitivity"], 1e-20)
-    return jnp.minimum(jnp.sqrt(6.0 / curvature), 1e3 * statistics["std"])
-
-
 def symbol_weights(lambda_: Any, step: Any, statistics: Parts, num_values: int) -> Any:
     """Bits that a squared error of one symbol is worth at λ: λ · 255² · h · n · Δ² of each dimension."""
     return lambda_ * PEAK**2 * num_values * statistics["sensitivity"] * step**2
@@ -322,27 +316,7 @@ def latent_crops(codec: Any, limit: int, offsets_per_picture: int, params: Param
     raw = crops.all_patches(np.random.default_rng(0), offsets_per_picture, limit)
     counts = Grid(raw.shape[1:-1], codec.patch).counts
     patches = normalise_batch(codec.modality, np.concatenate([split(crop, codec.patch) for crop in raw]))
-    latent = map_batches(adapt_row, codec, codec.encoder_params(params), (patches,), codec.config.encode_batch)
-    if not np.isfinite(latent).all():
-        raise ValueError("adaptation diverges on training patches: train with smaller step sizes")
-    return ArraySource({"latent": latent.reshape(len(raw), *counts, -1)})
-
-
-def adapt_row(codec: Any, params: Params, values: jax.Array) -> jax.Array:
-    """The latent of one patch, for `map_batches`."""
-    return codec.adapt(params, values)
-
-
-def _statistics(codec: Any, key: jax.Array, params: Params, source: ArraySource) -> dict[str, Any]:
-    params = jax.tree.map(jnp.asarray, codec.decoder_params(params))
-    latents = jnp.asarray(source.arrays["latent"].reshape(-1, source.arrays["latent"].shape[-1]))
-    sample = latents[:: max(1, len(latents) // 1024)][:1024]
-
-    def sensitivity(row):
-        return bottleneck.signal_sensitivity(lambda latent: codec.values(params, latent), *row)
-
-    estimate = jax.jit(lambda *rows: jnp.mean(jax.lax.map(sensitivity, rows, batch_size=32), axis=0))
-    return bottleneck.latent_statistics(latents, estimate(sample, jax.random.split(key, len(sample))))
+    return ArraySource({"latent": codec.adapt_all(params, patches).reshape(len(raw), *counts, -1)})
 
 
 def _without_training_arrays(params: Params, found: Params) -> Params:

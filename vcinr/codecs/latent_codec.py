@@ -221,10 +221,14 @@ class LatentCodec:
         """Training patches [b, n, c] and the numbers [b, m] that a file would pay for them."""
         raw = patches.all_patches(np.random.default_rng(0), offsets_per_picture, limit)
         values = normalise_batch(self.modality, raw)
+        return ArraySource({"values": values, "latent": self.adapt_all(params, values)})
+
+    def adapt_all(self, params: Params, values: np.ndarray) -> np.ndarray:
+        """`adapt` of many whole patches: values [b, n, c] → numbers [b, m]. ValueError where adaptation diverges."""
         latent = map_batches(_adapt_row, self, self.encoder_params(params), (values,), self.config.encode_batch)
         if not np.isfinite(latent).all():
-            raise ValueError("adaptation diverges on training patches: train with smaller step sizes")
-        return ArraySource({"values": values, "latent": latent})
+            raise ValueError("adaptation diverges on these patches: train with smaller step sizes")
+        return latent
 
     def num_points(self, params: Params) -> int:
         return len(params["points"])

@@ -58,7 +58,7 @@ class Variational(PatchByPatch):
             name="latents",
             training=TrainingConfig(num_steps=0),
             examples=partial(codec.latents, self.config.num_latents, self.config.offsets_per_picture),
-            init=partial(_latent_statistics, codec),
+            init=partial(measured_statistics, codec),
             frozen=lambda params: {},
             loss=None,
             finish=lambda params, statistics: {**params, "latent_statistics": statistics},
@@ -109,9 +109,10 @@ class Variational(PatchByPatch):
         )
 
 
-def _latent_statistics(codec: Any, key: jax.Array, params: Params, source: ArraySource) -> dict[str, Any]:
+def measured_statistics(codec: Any, key: jax.Array, params: Params, source: ArraySource) -> dict[str, Any]:
+    """`bottleneck.latent_statistics` of a source's latents [b, …, k], the sensitivity on about a thousand of them."""
     params = jax.tree.map(jnp.asarray, codec.decoder_params(params))
-    latents = jnp.asarray(source.arrays["latent"])
+    latents = jnp.asarray(source.arrays["latent"].reshape(-1, source.arrays["latent"].shape[-1]))
     sample = latents[:: max(1, len(latents) // 1024)]
 
     def sensitivity(row):

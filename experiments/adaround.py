@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from skimage.data import astronaut
 
+from experiments.command_line import run_study
 from vcinr.adaptation.adaround import AdaRoundConfig
 from vcinr.adaptation.overfit import OptimiserSpec
 from vcinr.adaptation.quantisation_aware import RetrainingConfig, num_flipped
@@ -32,7 +33,7 @@ from vcinr.evaluation.studies import save_study, study_table
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
 from vcinr.provenance import provenance
-from vcinr.signals.images import ImageError, read_image
+from vcinr.signals.images import read_image
 from vcinr.signals.patches import to_signal
 
 COLUMNS = (
@@ -174,13 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 7, 6, 5], help="of the grids (8 7 6 5)")
     parser.add_argument("--seeds", type=int, default=3, help="random starts (%(default)s)")
     parser.add_argument("--record", default="docs/results/studies/adaround.json", help="the JSON file to write (%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        print(study(options))
-    except (ImageError, ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_study(study, parser.parse_args(arguments), FileNotFoundError)
 
 
 if __name__ == "__main__":

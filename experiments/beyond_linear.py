@@ -45,9 +45,9 @@ from experiments.beyond_linear_arms import (
     oracle_error,
     rates,
 )
+from experiments.command_line import run_study
 from vcinr.evaluation.studies import save_study, study_table
 from vcinr.provenance import git_revision, provenance
-from vcinr.signals.datasets import DatasetMissing
 from vcinr.trees import write_atomically
 
 NOTES = (
@@ -219,13 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pictures", type=int, default=250, help="validation pictures, 0 for all (%(default)s)")
     parser.add_argument("--arms", nargs="+", default=(), help="only these, and the linear head")
     parser.add_argument("--record", default="docs/results/studies/beyond_linear.json", help="the file to write (%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        print(study(options))
-    except (DatasetMissing, ValueError, RuntimeError) as wrong:
-        print(wrong, file=sys.stderr)
-        return 1
-    return 0
+    return run_study(study, parser.parse_args(arguments), RuntimeError)
 
 
 if __name__ == "__main__":

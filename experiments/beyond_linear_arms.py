@@ -123,7 +123,15 @@ class Arm:
             adaptation=AdaptationConfig(self.inner_steps, initial_step=1.0),
             warm_start=WarmStartConfig(
                 enabled=True,
-                training=TrainingConfig(options.warm_steps, 8, lr=3e-3, clip_norm=0.0, average_decay=0.0, collapse_db=0.0),
+                training=TrainingConfig(
+                    options.warm_steps,
+                    8,
+                    lr=3e-3,
+                    warmup_steps=min(50, options.warm_steps // 10),
+                    clip_norm=0.0,
+                    average_decay=0.0,
+                    collapse_db=0.0,
+                ),
             ),
         )
 

@@ -24,6 +24,7 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
+from experiments.command_line import run_study
 from vcinr.codecs.codec import ExampleSource, Stage
 from vcinr.codecs.meta_learning import AdaptationConfig
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
@@ -31,7 +32,7 @@ from vcinr.codecs.warm_start import WarmStartConfig
 from vcinr.evaluation.studies import save_study, study_table
 from vcinr.fields.field import FieldConfig
 from vcinr.provenance import provenance
-from vcinr.signals.datasets import DatasetMissing, load_split
+from vcinr.signals.datasets import load_split
 from vcinr.signals.sources import PatchSource
 
 BATCH = 16
@@ -371,13 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--last-width", type=int, default=48, help="of the last one (%(default)s)")
     parser.add_argument("--patches", type=int, default=8000, help="of the components, at most (%(default)s)")
     parser.add_argument("--record", default="docs/results/studies/conditioning.json", help="the file to write (%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        print(study(options))
-    except (DatasetMissing, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_study(study, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

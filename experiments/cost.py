@@ -18,6 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import data
+from experiments.command_line import run_study
 from vcinr.codecs.context_prior import context_sizes
 from vcinr.codecs.latent_codec import LatentCodec
 from vcinr.devices import use_cpu_cores
@@ -25,7 +26,6 @@ from vcinr.evaluation.studies import save_study, study_table
 from vcinr.fields import siren
 from vcinr.model import load
 from vcinr.provenance import provenance
-from vcinr.signals.datasets import DatasetMissing
 
 COLUMNS = ["model", "effort", "encode, s", "decode, s", "field", "synthesis", "prior", "all, MAC a pixel"]
 PAPERS = {"10 × 512 (COIN++)": (10, 512), "15 × 512 (Functa)": (15, 512)}
@@ -113,12 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--record", default="docs/results/studies/cost.json", help="the file to write (%(default)s)")
     options = parser.parse_args(arguments)
     use_cpu_cores()
-    try:
-        print(study(options))
-    except (DatasetMissing, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_study(study, options)
 
 
 if __name__ == "__main__":

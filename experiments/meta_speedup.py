@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.command_line import run_study
 from experiments.data import tiles
 from vcinr.adaptation.overfit import OptimiserSpec, overfit
 from vcinr.codecs import weight_coding
@@ -37,7 +38,7 @@ from vcinr.evaluation.studies import save_study, study_table
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
 from vcinr.provenance import provenance
-from vcinr.signals.datasets import DatasetMissing, load_split
+from vcinr.signals.datasets import load_split
 from vcinr.signals.patches import to_signal
 from vcinr.signals.sources import PatchSource
 from vcinr.training.run import train
@@ -279,13 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--meta-steps", type=int, default=800, help="outer steps (%(default)s)")
     parser.add_argument("--meta-lr", type=float, default=2e-3, help="of the outer steps (%(default)s)")
     parser.add_argument("--record", default="docs/results/studies/meta_speedup.json", help="the file to write (%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        print(study(options))
-    except (DatasetMissing, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_study(study, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import data
+from experiments.command_line import run_study
 from vcinr.codecs import context_prior
 from vcinr.codecs.codec import Code, Params
 from vcinr.codecs.coding import estimated_bits
@@ -33,7 +34,6 @@ from vcinr.evaluation.measure import measure
 from vcinr.evaluation.studies import save_study, study_table
 from vcinr.model import Model, load
 from vcinr.provenance import provenance
-from vcinr.signals.datasets import DatasetMissing
 from vcinr.signals.modalities import MODALITIES
 from vcinr.signals.patches import from_values, to_signal
 from vcinr.signals.signal import Grid, Signal
@@ -199,12 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--notes", default="", help="what came out")
     options = parser.parse_args(arguments)
     use_cpu_cores()
-    try:
-        print(study(options))
-    except (DatasetMissing, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_study(study, options)
 
 
 if __name__ == "__main__":

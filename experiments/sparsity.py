@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.command_line import run_study
 from vcinr.codecs.batching import map_batches
 from vcinr.codecs.codec import Stage, TrainingConfig
 from vcinr.codecs.functa import Functa, FunctaConfig
@@ -36,7 +37,7 @@ from vcinr.evaluation.metrics import psnr_db
 from vcinr.evaluation.studies import save_study, study_table
 from vcinr.fields.field import FieldConfig
 from vcinr.provenance import git_revision, provenance
-from vcinr.signals.datasets import DatasetMissing, load_split
+from vcinr.signals.datasets import load_split
 from vcinr.signals.sources import PatchSource
 from vcinr.training.run import train
 from vcinr.trees import write_atomically
@@ -308,13 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", type=int, nargs="+", help="coded entries (the part's own)")
     parser.add_argument("--limit", type=int, default=0, help="test faces, 0 for all 200 (%(default)s)")
     parser.add_argument("--record", default="", help="the JSON file to write (docs/results/studies/sparsity_PART.json)")
-    options = parser.parse_args(arguments)
-    try:
-        print(study(options))
-    except (DatasetMissing, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_study(study, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

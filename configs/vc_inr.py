@@ -201,13 +201,13 @@ def tiny() -> ConfigDict:
             "compression": "contextual",
             "contextual": {
                 "lambdas": (0.00015, 0.0003, 0.0006, 0.0012, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08),
-                "groups": (3, 6, 12, 24, 48, 96, 192),
+                "groups": (1, 2, 3, 4, 6, 9, 12, 18, 24, 48, 96, 192),
                 "width": 128,
                 "synthesis_width": 384,
                 "offsets_per_picture": 1,
                 "num_latents": 10_000,
                 "training": {
-                    "num_steps": 3000,
+                    "num_steps": 5000,
                     "batch_size": 64,
                     "microbatch": 16,
                     "lr": 2e-3,
@@ -248,14 +248,14 @@ def photo() -> ConfigDict:
             "compression": "contextual",
             "contextual": {
                 "lambdas": (0.0001, 0.0003, 0.0008, 0.002, 0.004, 0.008, 0.016, 0.032, 0.06),
-                "groups": (3, 6, 12, 24, 48, 96, 192, 384),
+                "groups": (1, 2, 3, 4, 6, 9, 12, 18, 24, 36, 48, 96, 192, 384),
                 "width": 128,
                 "synthesis_width": 320,
                 "offsets_per_picture": 4,
                 "num_latents": 4000,
                 "num_counted": 200,
                 "training": {
-                    "num_steps": 4000,
+                    "num_steps": 8000,
                     "batch_size": 8,
                     "microbatch": 4,
                     "lr": 2e-3,

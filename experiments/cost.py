@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from experiments import data
 from experiments.command_line import run_study
-from vcinr.codecs.context_prior import context_sizes
+from vcinr.codecs.context_prior import context_sizes, groups
 from vcinr.codecs.latent_codec import LatentCodec
 from vcinr.devices import use_cpu_cores
 from vcinr.evaluation.studies import save_study, study_table
@@ -44,8 +44,9 @@ def decoder_macs(codec: LatentCodec, params: Mapping[str, Any]) -> dict[str, flo
     head = (config.field.sizes()[-1][0] + 1) * config.field.channels
     synthesis = sum(math.prod(params["synthesis"][name].shape) for name in ("kernel_0", "kernel_1", "out", "linear"))
     prior = 0
-    for group in range(1, len(c.groups)):
-        (hidden, linear), size = context_sizes(c.order, rank, group), c.groups[group] - c.groups[group - 1]
+    for group in groups(c.order):
+        (hidden, linear), (start, stop) = context_sizes(c.order, rank, group), c.order.span(group)
+        size = stop - start
         prior += hidden * c.width + 2 * c.width * size + linear * size
     return {"field": head + config.field.latent_size() * head / pixels, "synthesis": synthesis / pixels, "prior": prior / pixels}
 

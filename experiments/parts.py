@@ -24,8 +24,9 @@ from experiments.command_line import run_study
 from vcinr.codecs import context_prior
 from vcinr.codecs.codec import Code, Params
 from vcinr.codecs.coding import estimated_bits
-from vcinr.codecs.coding_order import streams_of
-from vcinr.codecs.contextual import Contextual, latent_crops
+from vcinr.codecs.coding_order import lattice, streams_of
+from vcinr.codecs.contextual import Contextual
+from vcinr.codecs.contextual_training import latent_crops
 from vcinr.codecs.latent_codec import patch_rows, per_signal
 from vcinr.devices import use_cpu_cores
 from vcinr.entropy.tables import code_length_bits, tables_from_columns
@@ -103,7 +104,8 @@ def measure_arm(
     if arm.rounding == "nearest":
         symbols = np.rint(z_of(training)).astype(np.int32)
         if arm.context:
-            params = with_tables(params, point, context_prior.count_tables(order, params["network"], point, symbols))
+            first = symbols[(slice(None), *lattice(len(model.codec.patch), order.coarsest))][..., : order.ends[0]]
+            params = with_tables(params, point, context_prior.count_tables(order, params["network"], point, symbols, first))
         else:
             static = tables_from_columns(symbols.reshape(-1, symbols.shape[-1]))
     params = params if arm.synthesis else without_synthesis(params)

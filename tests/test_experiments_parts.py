@@ -6,7 +6,7 @@ import pytest
 
 from experiments import parts
 from tests.codecs.test_contextual import folder, model, pictures  # noqa: F401
-from vcinr.codecs.contextual import latent_crops
+from vcinr.codecs.contextual_training import latent_crops
 from vcinr.signals.patches import to_signal
 from vcinr.signals.sources import PatchSource
 

@@ -12,6 +12,7 @@ from vcinr.codecs.coding_order import (
     Order,
     around,
     beside,
+    between,
     differences,
     is_odd,
     neighbours,
@@ -20,7 +21,7 @@ from vcinr.codecs.coding_order import (
     symbols_of,
 )
 
-ORDER = Order((2, 3, 7), 3)
+ORDER, OCTAVES = Order((2, 3, 7), 3), Order((2, 3, 7), 3, 2)
 GRIDS = [(1,), (9,), (1, 1), (1, 6), (6, 1), (4, 5), (2, 3, 4), (1, 1, 3)]
 INT32_MAX = 2**31 - 1
 
@@ -38,9 +39,10 @@ def in_bounds(place, counts):
     st.lists(st.integers(1, 9), min_size=2, max_size=5, unique=True),
     st.integers(0, 2**32 - 1),
     st.sampled_from([1, 4, 2**20, 2**29]),
+    st.integers(0, 3),
 )
-def test_streams_and_symbols_are_inverse(counts, ends, seed, size):
-    order = Order(tuple(sorted(ends)), 4)
+def test_streams_and_symbols_are_inverse(counts, ends, seed, size, octaves):
+    order = Order(tuple(sorted(ends)), 4, octaves)
     symbols = random_symbols(counts, order.ends[-1], seed, size)
     streams = streams_of(order, symbols)
     assert tuple(streams) == order.streams
@@ -51,15 +53,16 @@ def test_streams_and_symbols_are_inverse(counts, ends, seed, size):
     np.testing.assert_array_equal(back, symbols)
 
 
+@pytest.mark.parametrize("order", [ORDER, OCTAVES])
 @pytest.mark.parametrize("counts", GRIDS)
-def test_every_symbol_is_in_one_stream_and_the_rest_stays_unknown(counts):
+def test_every_symbol_is_in_one_stream_and_the_rest_stays_unknown(counts, order):
     symbols = random_symbols(counts, 7)
-    streams = streams_of(ORDER, symbols)
-    unknown = symbols_of(ORDER, counts, {})
+    streams = streams_of(order, symbols)
+    unknown = symbols_of(order, counts, {})
     assert not unknown.any()
     times = np.zeros(symbols.shape, int)
-    for name in ORDER.streams:
-        known = symbols_of(ORDER, counts, {name: streams[name]})
+    for name in order.streams:
+        known = symbols_of(order, counts, {name: streams[name]})
         times += known != 0
         assert np.all((known == 0) | (known == symbols))
     # No symbol drawn above is 0, so each is seen exactly where its stream is.
@@ -73,6 +76,46 @@ def test_streams_come_group_by_group_the_even_patches_first():
     assert list(streams) == ["first", "even_1", "odd_1", "even_2", "odd_2"]
     expected = {"first": [0, 4, 8, 6], "even_1": [1, 2, 13, 14], "odd_1": [5, 6, 9, 10], "even_2": [3, 15], "odd_2": [7, 11]}
     assert {name: stream.tolist() for name, stream in streams.items()} == expected
+
+
+def test_the_first_group_goes_from_a_coarse_lattice_to_all_patches():
+    symbols = np.arange(5 * 6).reshape(5, 6, 1) + np.zeros((1, 1, 2), int)
+    streams = streams_of(Order((1, 2), 0, 2), symbols)
+    assert list(streams) == ["first", "even_0_2", "odd_0_2", "even_0_1", "odd_0_1", "even_1", "odd_1"]
+    # 0, 4, 24 and 28, less their predecessors; then their diagonal middle; then what lies between these; and so once more.
+    assert streams["first"].tolist() == [0, 4, 24, 28 - (24 + 4) // 2]
+    assert streams["even_0_2"].tolist() == [14]
+    assert streams["odd_0_2"].tolist() == [2, 12, 16, 26]
+    assert streams["even_0_1"].tolist() == [7, 9, 11, 19, 21, 23]
+    assert sorted(streams["odd_0_1"]) == [i for i in range(30) if (i // 6 + i % 6) % 2]
+
+
+@pytest.mark.parametrize("counts", [*GRIDS, (9, 11), (7, 3, 5)])
+def test_between_known_patches_there_is_one_at_least_and_none_that_comes_later(counts):
+    known = np.zeros(counts, bool)
+    known[tuple(slice(None, None, 4) for _ in counts)] = True
+    for turn in OCTAVES.turns[:4]:
+        places, near, sure = between(turn, counts)
+        index = np.argwhere(turn.patches(counts))
+        np.testing.assert_array_equal(places, np.ravel_multi_index(tuple(index.T), counts))
+        assert not known[turn.patches(counts)].any()
+        for place, around_it, known_there in zip(index, near, sure, strict=True):
+            steps = turn.stride * np.array(around(len(counts)))
+            expected = [in_bounds(place + step, counts) and known[tuple(place + step)] for step in steps]
+            assert known_there.tolist() == expected
+            assert known_there.any()
+            there = np.ravel_multi_index(tuple((place + steps[known_there]).T), counts)
+            np.testing.assert_array_equal(around_it[known_there], there)
+        known |= turn.patches(counts)
+    assert known.all()
+
+
+@pytest.mark.parametrize("counts", GRIDS)
+def test_what_is_predicted_is_what_streams_after_the_first_hold(counts):
+    for order in (ORDER, OCTAVES):
+        symbols = random_symbols(counts, 7)
+        first = symbols_of(order, counts, {"first": streams_of(order, symbols)["first"]})
+        np.testing.assert_array_equal(order.predicted(counts), first == 0)
 
 
 def naive_differences(first):
@@ -149,6 +192,12 @@ def test_odd_patches_have_only_even_ones_beside_them(counts):
 def test_groups_that_are_none_are_refused(ends):
     with pytest.raises(ValueError, match="groups must be two or more"):
         Order(ends, 3)
+
+
+@pytest.mark.parametrize("octaves", [-1, 9])
+def test_octaves_have_bounds(octaves):
+    with pytest.raises(ValueError, match="octaves lies in 0..8"):
+        Order((1, 2), 0, octaves)
 
 
 def test_neighbours_lend_no_fewer_than_no_dimensions():

@@ -49,6 +49,14 @@ def test_without_a_price_of_bits_it_is_the_nearest_and_without_one_of_error_the_
     np.testing.assert_array_equal(cost(case, free, 0.0), bits.min(axis=0))
 
 
+def test_about_a_centre_it_is_as_about_zero(case):
+    z, whole, table, tables = case
+    centre = np.random.default_rng(1).integers(-50, 50, z.shape)
+    near = (np.abs(z) < 1e5) & (np.abs(z) != 0.5)
+    moved = rounded((z + centre)[near], (whole + centre)[near], table[near], tables, np.array(5.0), centre[near])
+    np.testing.assert_array_equal(moved - centre[near], rounded(z[near], whole[near], table[near], tables, np.array(5.0)))
+
+
 def test_each_symbol_has_its_own_weight(case):
     weight = np.where(np.arange(50) < 25, 1e12, 0.0)
     chosen = rounded(*case, weight)

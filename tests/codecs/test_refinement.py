@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.codecs.test_context_prior import ORDER, draw, random_prior
+from tests.codecs.test_context_prior import OCTAVES as ORDER
+from tests.codecs.test_context_prior import draw, random_prior
 from tests.codecs.test_contextual import folder, model, pictures  # noqa: F401
 from vcinr.codecs import context_prior, neighbour_synthesis, refinement
 from vcinr.codecs.coding_order import is_odd
@@ -15,7 +16,7 @@ COUNTS = (3, 4)
 
 def parts_of(prior_size, synthesis_size, seed=0):
     """A point's prior and synthesis whose context says nothing where the sizes are 0."""
-    prior = random_prior(size=prior_size, seed=seed)
+    prior = random_prior(order=ORDER, size=prior_size, seed=seed)
     row_length = ORDER.ends[-1] + 8 * ORDER.neighbour_dims
     synthesis = neighbour_synthesis.init(jax.random.key(seed), ORDER.ends[-1], row_length, 5, 2)
     rng = np.random.default_rng(seed)
@@ -46,7 +47,7 @@ def test_cost_is_bits_and_what_the_error_is_worth():
     got = jax.jit(refinement.cost, static_argnums=0)(ORDER, parts, symbols, symbols, z)
     odd = jnp.asarray(is_odd(COUNTS), jnp.float32)
     predicted = context_prior.predict(ORDER, parts["prior"], 1, symbols, odd)
-    bits = np.sum(context_prior.bin_bits(*predicted, symbols)[..., ORDER.ends[0] :])
+    bits = np.sum(context_prior.bin_bits(*predicted, symbols)[ORDER.predicted(COUNTS)])
     decoded = neighbour_synthesis.apply(parts["synthesis"], neighbour_synthesis.rows(np.asarray(symbols), ORDER.neighbour_dims))
     assert float(got) == pytest.approx(float(bits + np.sum(parts["weight"] * (decoded - z) ** 2)), rel=1e-5)
 

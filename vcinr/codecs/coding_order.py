@@ -1,9 +1,10 @@
 """The order in which the symbols of a signal's patches are coded, and what the decoder knows of the neighbours at each turn.
 
-Every patch of the grid has the same k symbols, cut into groups by their dimension. The first group of all patches comes first, as
-differences from its predecessors along each axis. Every further group is two streams, patches of even and of odd index sum (a
-checkerboard): the even ones see all earlier groups of the patch and its neighbours, the odd ones the group itself next door
-besides. Each stream is one array operation over all patches (Minnen and Singh 2020, section 2; He et al. 2021, section 3.2).
+Every patch of the grid has the same k symbols, cut into groups by their dimension. The first group comes first: in the patches
+of a coarse lattice as differences from their predecessors along each axis, then octave by octave in the patches between those
+that are known. Every further group is two streams, patches of even and of odd index sum (a checkerboard): the even ones see all
+earlier groups of the patch and its neighbours, the odd ones the group itself next door besides. Each stream is one array
+operation over all patches (Minnen and Singh 2020, section 2; He et al. 2021, section 3.2).
 
 Arrays are [*batch, *counts, m], ``rank`` axes of patches before the last; NumPy or JAX, as ``xp`` says.
 """
@@ -14,38 +15,111 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+
+MAX_OCTAVES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """Symbols that are coded at once, of one group of dimensions.
+
+    stream: their name.   stride, odd: their patches have indices of multiples of the stride, the sum of which, in strides, is
+    odd or not; the first group's patches on the lattice of twice the stride are known before."""
+
+    stream: str
+    group: int
+    odd: bool
+    stride: int = 1
+
+    def patches(self, counts: Sequence[int]) -> np.ndarray:
+        """Which patches they are of, bool [*counts]; not to be written to."""
+        return _patches(self, tuple(counts))
+
+    def known(self, counts: Sequence[int]) -> np.ndarray:
+        """Patches whose symbols of the group are known before, bool [*counts]."""
+        earlier = dataclasses.replace(self, odd=False).patches(counts) & self.odd
+        return earlier | on_lattice(counts, 2 * self.stride) if self.group == 0 else earlier
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
     """ends: where the groups of dimensions end, ascending; the last is k.
-    neighbour_dims: leading dimensions that neighbouring patches lend to the context of others."""
+    neighbour_dims: leading dimensions that neighbouring patches lend to the context of others.
+    octaves: in which the first group goes from a lattice of every 2^octaves-th patch along each axis to all."""
 
     ends: tuple[int, ...]
     neighbour_dims: int
+    octaves: int = 0
 
     def __post_init__(self):
         if len(self.ends) < 2 or list(self.ends) != sorted(set(self.ends)) or self.ends[0] < 1:
             raise ValueError(f"groups must be two or more, their ends ascending from at least 1; got {self.ends}")
         if self.neighbour_dims < 0:
             raise ValueError(f"neighbour_dims must be 0 or more, not {self.neighbour_dims}")
+        if not 0 <= self.octaves <= MAX_OCTAVES:
+            raise ValueError(f"octaves lies in 0..{MAX_OCTAVES}, not {self.octaves}")
 
     @property
     def streams(self) -> tuple[str, ...]:
         """Names, in the order of coding."""
-        return ("first", *(f"{name}_{i}" for i in range(1, len(self.ends)) for name in ("even", "odd")))
+        return ("first", *(turn.stream for turn in self.turns))
 
     @property
-    def turns(self) -> tuple[tuple[str, int, bool], ...]:
-        """(stream, group, odd) of every stream but the first."""
-        return tuple((f"{'odd' if odd else 'even'}_{i}", i, odd) for i in range(1, len(self.ends)) for odd in (False, True))
+    def turns(self) -> tuple[Turn, ...]:
+        """Of every stream but the first."""
+        strides = [2**i for i in reversed(range(self.octaves))]
+        return (
+            *(Turn(f"{name}_0_{s}", 0, name == "odd", s) for s in strides for name in ("even", "odd")),
+            *(Turn(f"{name}_{i}", i, name == "odd") for i in range(1, len(self.ends)) for name in ("even", "odd")),
+        )
+
+    @property
+    def coarsest(self) -> int:
+        """Stride of the lattice of patches whose first group is coded as differences."""
+        return 2**self.octaves
 
     def span(self, group: int) -> tuple[int, int]:
         """Dimensions of a group, from and to."""
         return (self.ends[group - 1] if group else 0), self.ends[group]
+
+    def predicted(self, counts: Sequence[int]) -> np.ndarray:
+        """Which symbols are not coded as differences, bool [*counts, k]."""
+        return ~(on_lattice(counts, self.coarsest)[..., None] & (np.arange(self.ends[-1]) < self.ends[0]))
+
+
+@lru_cache(maxsize=64)
+def _patches(turn: Turn, counts: tuple[int, ...]) -> np.ndarray:
+    index = np.indices(counts)
+    mine = on_lattice(counts, turn.stride) & ((index // turn.stride).sum(axis=0) % 2 == turn.odd)
+    mine = mine & ~on_lattice(counts, 2 * turn.stride) if turn.group == 0 else mine
+    mine.flags.writeable = False
+    return mine
+
+
+def on_lattice(counts: Sequence[int], stride: int) -> np.ndarray:
+    """Which patches have multiples of a stride as indices, bool [*counts]."""
+    return (np.indices(tuple(counts)) % stride == 0).all(axis=0)
+
+
+def lattice(rank: int, stride: int) -> tuple[slice, ...]:
+    """The same as a window."""
+    return (slice(None, None, stride),) * rank
+
+
+def between(turn: Turn, counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(patches [m], those around [m, 3^rank − 1] at the turn's stride, which of these are known) of a turn of the first group.
+
+    Patches are numbers, in row-major order; where there is none, it is any.
+    """
+    places = np.argwhere(turn.patches(counts))
+    near = places[:, None, :] + turn.stride * np.array(around(len(counts)))
+    inside = ((near >= 0) & (near < counts)).all(axis=-1)
+    near = np.ravel_multi_index(tuple(np.moveaxis(np.where(inside[..., None], near, 0), -1, 0)), counts)
+    return np.ravel_multi_index(tuple(places.T), counts), near, inside & turn.known(counts).ravel()[near]
 
 
 def is_odd(counts: Sequence[int]) -> np.ndarray:
@@ -118,11 +192,12 @@ def _check(first: np.ndarray) -> None:
 def streams_of(order: Order, symbols: np.ndarray) -> dict[str, np.ndarray]:
     """Symbols of one signal, int [*counts, k] → its streams, int32."""
     symbols = np.asarray(symbols)
-    odd = is_odd(symbols.shape[:-1])
-    streams = {"first": differences(symbols[..., : order.ends[0]]).ravel()}
-    for name, group, of_odd in order.turns:
-        start, stop = order.span(group)
-        streams[name] = symbols[..., start:stop][odd == of_odd].ravel()
+    counts = symbols.shape[:-1]
+    coarsest = symbols[lattice(len(counts), order.coarsest)]
+    streams = {"first": differences(coarsest[..., : order.ends[0]]).ravel()}
+    for turn in order.turns:
+        start, stop = order.span(turn.group)
+        streams[turn.stream] = symbols[turn.patches(counts), start:stop].ravel()
     _check(streams["first"])
     return {name: stream.astype(np.int32) for name, stream in streams.items()}
 
@@ -130,11 +205,11 @@ def streams_of(order: Order, symbols: np.ndarray) -> dict[str, np.ndarray]:
 def symbols_of(order: Order, counts: Sequence[int], streams: Any) -> np.ndarray:
     """Symbols int32 [*counts, k] from the streams known so far; 0 where they are not."""
     symbols = np.zeros((*counts, order.ends[-1]), np.int32)
-    odd = is_odd(counts)
     if "first" in streams:
-        symbols[..., : order.ends[0]] = restored(np.asarray(streams["first"]).reshape(*counts, -1))
-    for name, group, of_odd in order.turns:
-        if name in streams:
-            start, stop = order.span(group)
-            symbols[odd == of_odd, start:stop] = np.asarray(streams[name]).reshape(-1, stop - start)
+        coarsest = symbols[lattice(len(counts), order.coarsest)]
+        coarsest[..., : order.ends[0]] = restored(np.asarray(streams["first"]).reshape(*coarsest.shape[:-1], -1))
+    for turn in order.turns:
+        if turn.stream in streams:
+            start, stop = order.span(turn.group)
+            symbols[turn.patches(counts), start:stop] = np.asarray(streams[turn.stream]).reshape(-1, stop - start)
     return symbols

@@ -8,14 +8,15 @@ numbers (`integer_network`, `predict_table`), which every machine evaluates alik
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.codecs.coding_order import Order, around, beside, differences, is_odd, neighbours
+from vcinr.codecs.coding_order import Order, Turn, around, beside, between, differences, neighbours
 from vcinr.entropy.tables import Tables, tables_from_columns, tables_from_counts
 
 REACH = 255
@@ -28,8 +29,11 @@ NUM_SCALES, LOG_SCALE_MIN, LOG_SCALE_STEP = 48, float(np.log(0.04)), 0.14
 """Scales of the tables: exp(LOG_SCALE_MIN + LOG_SCALE_STEP · j), 0.04 to 29 symbols."""
 _ACCUMULATED = FEATURE_BITS + WEIGHT_BITS
 _BLOCK = 1024
+_FURTHEST = 2**29
 
 Slices = tuple[slice, ...]
+See = Callable[[Any], tuple[Any, Any, Any]]
+"""What contexts see of symbols: `features`, or `integer_features` of a table."""
 
 
 def companding() -> np.ndarray:
@@ -76,18 +80,53 @@ def context(order: Order, rank: int, group: int, seen: tuple[Any, Any, Any], odd
     return xp.concatenate(hidden, axis=-1), xp.concatenate(linear, axis=-1)
 
 
+def first_context(near: Any, known: np.ndarray, turn: int, num_turns: int, see: See, one: float, xp: Any) -> tuple[Any, Any, Any]:
+    """(what the symbols are counted from, …) and the two vectors of `context`, of a turn of the first group: [..., m, …] each.
+
+    near: its symbols in the patches around, [..., m, s, n].   known: which of these are known, [m, s], one at least.
+    Counted from the whole part of the mean of those that are known: the rest is small however large the symbols are.
+    """
+    mask = known[..., None]
+    total, number = xp.sum(near * mask, axis=-2), np.sum(mask, axis=-2)
+    base = xp.clip(total // number if xp is np else _floor(total / number), -_FURTHEST, _FURTHEST)
+    flat = (*near.shape[:-2], -1)
+    signed, size, held = (part.reshape(flat) for part in see((near - base[..., None, :]) * mask))
+    own_signed, own_size, _ = see(base)
+    constant = np.concatenate([known, np.broadcast_to(np.arange(num_turns) == turn, (len(known), num_turns))], axis=-1) * one
+    constant = xp.broadcast_to(xp.asarray(constant, size.dtype), (*near.shape[:-2], constant.shape[-1]))
+    return base, xp.concatenate([signed, size, own_signed, own_size, constant], axis=-1), held
+
+
+def _floor(x: jax.Array) -> jax.Array:
+    """⌊x⌋ with the gradient of x."""
+    return x + jax.lax.stop_gradient(jnp.floor(x) - x)
+
+
 def context_sizes(order: Order, rank: int, group: int) -> tuple[int, int]:
-    """Lengths of the two vectors of `context`."""
+    """Lengths of the two vectors of `context`, or of `first_context`."""
     start, stop = order.span(group)
+    if group == 0:
+        near = stop * len(around(rank))
+        return 2 * near + 2 * stop + len(around(rank)) + len(first_turns(order)), near
     near, close = min(start, order.neighbour_dims) * len(around(rank)), (stop - start) * len(beside(rank))
     signed = close if start < order.neighbour_dims else 0
     return 2 * (start + near) + close + signed + 1, start + near + signed
 
 
+def first_turns(order: Order) -> tuple[Turn, ...]:
+    """Turns of the first group."""
+    return tuple(turn for turn in order.turns if turn.group == 0)
+
+
+def groups(order: Order) -> list[int]:
+    """Those that have a network."""
+    return sorted({turn.group for turn in order.turns})
+
+
 def init(key: jax.Array, order: Order, rank: int, width: int, log_scale: jax.Array) -> dict[str, Any]:
     """A prior that starts without context.   log_scale: [points, k], log s of each dimension."""
     params: dict[str, Any] = {"log_scale": log_scale}
-    for group in range(1, len(order.ends)):
+    for group in groups(order):
         start, stop = order.span(group)
         fan_in, linear = context_sizes(order, rank, group)
         params[f"group_{group}"] = {
@@ -102,30 +141,55 @@ def init(key: jax.Array, order: Order, rank: int, width: int, log_scale: jax.Arr
 def predict(order: Order, params: Mapping[str, Any], point: Any, symbols: Any, odd: Any) -> tuple[jax.Array, jax.Array]:
     """(μ, log s), [*counts, k] each, of every symbol given those before it; symbols may be noisy. One signal.
 
-    The first group's, which files code as differences, are 0 and its own scale.
+    Of those that files code as differences, they are 0 and their own scale.
     """
     rank = symbols.ndim - 1
     seen = features(symbols)
-    locations = [jnp.zeros((*symbols.shape[:-1], order.ends[0]), symbols.dtype)]
-    changes = [locations[0]]
+    first, rest = _predict_first(order, params, point, symbols[..., : order.ends[0]])
+    locations, changes = [first], [rest]
     for group in range(1, len(order.ends)):
-        part, size = params[f"group_{group}"], order.span(group)[1] - order.span(group)[0]
         hidden, linear = context(order, rank, group, seen, odd, 1.0, jnp)
-        out = jax.nn.relu(hidden @ part["kernel"] + part["bias"][point]) @ part["out"]
-        locations.append(out[..., :size] + linear @ part["linear"])
-        changes.append(out[..., size:])
+        location, change = _network(params[f"group_{group}"], point, hidden, linear)
+        locations.append(location)
+        changes.append(change)
     return jnp.concatenate(locations, -1), params["log_scale"][point] + jnp.concatenate(changes, -1)
+
+
+def _predict_first(order: Order, params: Mapping[str, Any], point: Any, symbols: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """μ of the first group, and what its log s is more than its own."""
+    *counts, size = symbols.shape
+    flat = symbols.reshape(-1, size)
+    location = change = jnp.zeros_like(flat)
+    for number, turn in enumerate(first_turns(order)):
+        places, near, known = between(turn, counts)
+        if places.size:
+            base, *rows = first_context(flat[near], known, number, len(first_turns(order)), features, 1.0, jnp)
+            moved, wider = _network(params["group_0"], point, *rows)
+            location, change = location.at[places].set(base + moved), change.at[places].set(wider)
+    return location.reshape(symbols.shape), change.reshape(symbols.shape)
+
+
+def _network(part: Mapping[str, Any], point: Any, hidden: jax.Array, linear: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(μ, what log s is more than its own) of rows of `context`."""
+    out = jax.nn.relu(hidden @ part["kernel"] + part["bias"][point]) @ part["out"]
+    location, change = jnp.split(out, 2, axis=-1)
+    return location + linear @ part["linear"], change
 
 
 def bin_bits(location: jax.Array, log_scale: jax.Array, symbols: jax.Array) -> jax.Array:
     """−log₂ of the logistic mass of [q − ½, q + ½]; of what is over 20 bits, which is what an escape costs, a hundredth."""
-    scale = jnp.exp(jnp.clip(log_scale, LOG_SCALE_MIN, LOG_SCALE_MIN + LOG_SCALE_STEP * NUM_SCALES))
+    scale = jnp.exp(within_tables(log_scale))
     out = jnp.abs(symbols - location)
     # σ(x) − σ(y) = σ(x) σ(−y) (1 − e^(y − x)), of which no part cancels, however far out.
     inside = jax.nn.softplus((out - 0.5) / scale) + jax.nn.softplus(-(out + 0.5) / scale)
     bits = (inside - jnp.log(-jnp.expm1(-1.0 / scale))) / jnp.log(2.0)
     # Some gradient is left further out.
     return jnp.minimum(bits, 20.0) + 0.01 * jnp.maximum(bits - 20.0, 0.0)
+
+
+def within_tables(log_scale: jax.Array) -> jax.Array:
+    """log s held to what tables are made for; beyond, it has no gradient."""
+    return jnp.clip(log_scale, LOG_SCALE_MIN, LOG_SCALE_MIN + LOG_SCALE_STEP * NUM_SCALES)
 
 
 def integer_network(order: Order, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +201,7 @@ def integer_network(order: Order, params: Mapping[str, Any]) -> dict[str, Any]:
 
     log_scale = (np.asarray(params["log_scale"], np.float64) - LOG_SCALE_MIN) / LOG_SCALE_STEP
     network: dict[str, Any] = {"companding": companding(), "log_scale": whole(log_scale, _ACCUMULATED, np.int32)}
-    for group in range(1, len(order.ends)):
+    for group in groups(order):
         part, size = params[f"group_{group}"], order.span(group)[1] - order.span(group)[0]
         out = np.array(part["out"], np.float64)
         out[:, size:] /= LOG_SCALE_STEP
@@ -154,7 +218,7 @@ def float_network(order: Order, network: Mapping[str, Any]) -> dict[str, Any]:
     """`predict`'s parameters from whole numbers: the inverse of `integer_network`, up to its rounding."""
     log_scale = LOG_SCALE_MIN + LOG_SCALE_STEP * np.asarray(network["log_scale"], np.float64) * 2.0**-_ACCUMULATED
     params: dict[str, Any] = {"log_scale": jnp.asarray(log_scale, jnp.float32)}
-    for group in range(1, len(order.ends)):
+    for group in groups(order):
         part, size = network[f"group_{group}"], order.span(group)[1] - order.span(group)[0]
         out = np.asarray(part["out"], np.float64) * 2.0**-WEIGHT_BITS
         out[:, size:] *= LOG_SCALE_STEP
@@ -167,27 +231,47 @@ def float_network(order: Order, network: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def predict_table(
-    order: Order, network: Mapping[str, Any], point: int, symbols: np.ndarray, chosen: np.ndarray, group: int, odd: bool
+    order: Order, network: Mapping[str, Any], point: int, symbols: np.ndarray, turn: Turn
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(table, whole part of μ), int32 [*batch, m, n] each, of a group's symbols in the patches ``chosen``, bool [*counts].
+    """(table, whole part of μ), int32 [n, m, size] each, of the symbols of a turn, m patches of n signals.
 
-    symbols: int [*batch, *counts, k]; what is not known yet is not looked at. Sums of products of whole numbers stay far under
+    symbols: int [n, *counts, k]; what is not known yet is not looked at. Sums of products of whole numbers stay far under
     2^53, so float64 holds them exactly, in any order of summation.
     """
-    rank = chosen.ndim
-    batch = symbols.shape[: symbols.ndim - 1 - rank]
-    start, stop = order.span(group)
-    signals = symbols.reshape(-1, *symbols.shape[-1 - rank :])[..., :stop]
-    part = {name: np.asarray(array, np.float64) for name, array in network[f"group_{group}"].items()}
+    counts = symbols.shape[1:-1]
+    start, stop = order.span(turn.group)
+    part = {name: np.asarray(array, np.float64) for name, array in network[f"group_{turn.group}"].items()}
     part["bias"], part["log_scale"] = part["bias"][point], np.asarray(network["log_scale"], np.float64)[point, start:stop]
-    tables, wholes = (np.empty((*signals.shape[:-1], stop - start), np.int32) for _ in range(2))
-    for seen, inner, own in _blocks(len(signals), chosen.shape):
-        here = np.broadcast_to(chosen[own[1:]], signals[own].shape[:-1])
-        mask = np.full(signals[seen].shape[1:-1], float(odd))
-        features_seen = integer_features(network["companding"], signals[seen])
-        rows = context(order, rank, group, features_seen, mask, 2.0**FEATURE_BITS, np)
+    see = partial(integer_features, network["companding"])
+    if turn.group == 0:
+        return _first_tables(order, part, symbols[..., :stop], turn, see)
+    chosen = turn.patches(counts)
+    tables, wholes = (np.empty((*symbols.shape[:-1], stop - start), np.int32) for _ in range(2))
+    for seen, inner, own in _blocks(len(symbols), counts):
+        here = np.broadcast_to(chosen[own[1:]], symbols[own].shape[:-1])
+        mask = np.full(symbols[seen].shape[1:-1], float(turn.odd))
+        rows = context(order, len(counts), turn.group, see(symbols[seen][..., :stop]), mask, 2.0**FEATURE_BITS, np)
         tables[own][here], wholes[own][here] = _evaluate(part, *(x[inner][here] for x in rows))
-    return tuple(x[:, chosen].reshape(*batch, -1, stop - start) for x in (tables, wholes))
+    return tables[:, chosen], wholes[:, chosen]
+
+
+def _first_tables(
+    order: Order, part: Mapping[str, np.ndarray], symbols: np.ndarray, turn: Turn, see: See
+) -> tuple[np.ndarray, np.ndarray]:
+    """`predict_table` of a turn of the first group; symbols: its own, [n, *counts, size]."""
+    _, near, known = between(turn, symbols.shape[1:-1])
+    turns = first_turns(order)
+    flat = symbols.reshape(len(symbols), -1, symbols.shape[-1]).astype(np.int64)
+    tables, wholes = (np.empty((len(flat), len(near), flat.shape[-1]), np.int32) for _ in range(2))
+    together = max(1, _BLOCK // max(1, len(near)))
+    for i, j in itertools.product(range(0, len(flat), together), range(0, len(near), _BLOCK)):
+        some, there = slice(i, i + together), slice(j, j + _BLOCK)
+        base, *rows = first_context(
+            flat[some][:, near[there]], known[there], turns.index(turn), len(turns), see, 2.0**FEATURE_BITS, np
+        )
+        tables[some, there], moved = _evaluate(part, *rows)
+        wholes[some, there] = base + moved
+    return tables, wholes
 
 
 def _blocks(num_signals: int, counts: tuple[int, ...]) -> Iterator[tuple[Slices, Slices, Slices]]:
@@ -223,18 +307,20 @@ def logistic_tables(num_first: int) -> Tables:
     return _tables(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((1, num_first), np.int64))
 
 
-def count_tables(order: Order, network: Mapping[str, Any], point: int, symbols: np.ndarray) -> Tables:
+def count_tables(order: Order, network: Mapping[str, Any], point: int, symbols: np.ndarray, coarsest: np.ndarray) -> Tables:
     """Tables of a point, counted on training symbols int [n, *counts, k]: `NUM_SCALES` × `SHIFTS` of what is left of symbols
-    after the whole part of μ, by `predict_table`'s index; then one a dimension of the first group's differences."""
-    odd_patches = is_odd(symbols.shape[1:-1])
+    after the whole part of μ, by `predict_table`'s index; then one a dimension of the first group's differences.
+
+    coarsest: the first group of training signals on the coarsest lattice, int [n, *counts, size]; of more signals, for only
+    few symbols of each are there.
+    """
     left, index = [], []
-    for _, group, odd in order.turns:
-        start, stop = order.span(group)
-        chosen = odd_patches == odd
-        table, whole = predict_table(order, network, point, symbols, chosen, group, odd)
-        left.append((symbols[:, chosen, start:stop].astype(np.int64) - whole).ravel())
+    for turn in order.turns:
+        start, stop = order.span(turn.group)
+        table, whole = predict_table(order, network, point, symbols, turn)
+        left.append((symbols[:, turn.patches(symbols.shape[1:-1]), start:stop].astype(np.int64) - whole).ravel())
         index.append(table.ravel())
-    first = np.concatenate([differences(part[..., : order.ends[0]]).reshape(-1, order.ends[0]) for part in symbols])
+    first = np.concatenate([differences(part).reshape(-1, order.ends[0]) for part in coarsest])
     return _tables(np.concatenate(left), np.concatenate(index), first)
 
 

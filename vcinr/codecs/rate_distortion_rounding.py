@@ -7,15 +7,17 @@ import numpy as np
 from vcinr.entropy.tables import Tables, code_length_bits
 
 
-def rounded(z: np.ndarray, whole: np.ndarray, table: np.ndarray, tables: Tables, weight: np.ndarray) -> np.ndarray:
-    """Symbols q, int32, of least weight · (z − q)² + bits(q) among the nearest whole number, the next one towards zero, and zero.
+def rounded(
+    z: np.ndarray, whole: np.ndarray, table: np.ndarray, tables: Tables, weight: np.ndarray, centre: np.ndarray | int = 0
+) -> np.ndarray:
+    """Symbols q, int32, of least weight · (z − q)² + bits(q): the nearest whole number, the next towards a centre, or the centre.
 
     z: what is rounded.   whole, table: q − whole is coded by that table (`vcinr.codecs.context_prior.predict_table`).
-    weight: bits that a squared error of one symbol is worth; broadcast. All [...] of one shape besides.
+    weight: bits that a squared error of one symbol is worth; broadcast.   centre: whole numbers. All [...] of one shape besides.
     """
     nearest = np.rint(z)
-    towards = nearest - np.sign(nearest)
-    candidates = np.stack([nearest, towards, np.zeros_like(nearest)])
+    towards = nearest - np.sign(nearest - centre)
+    candidates = np.stack([nearest, towards, np.broadcast_to(np.asarray(centre, nearest.dtype), nearest.shape)])
     left = (candidates - whole).astype(np.int64)
     bits = code_length_bits(tables, left.ravel(), np.broadcast_to(table, left.shape).ravel()).reshape(left.shape)
     cost = weight * np.square(z - candidates) + bits

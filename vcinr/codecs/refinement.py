@@ -21,14 +21,14 @@ FURTHEST = 0.3
 
 
 def cost(order: Order, parts: Mapping[str, Any], own: jax.Array, seen: jax.Array, z: jax.Array) -> jax.Array:
-    """Bits of symbols [*counts, k] but for the first group's, and what the synthesis' error is worth in bits.
+    """Bits of symbols [*counts, k] but for those coded as differences, and what the synthesis' error is worth in bits.
 
     own, seen: the symbols as what is coded and scaled back, and as what prior and synthesis look at; equal for the cost itself.
     parts: ``prior``, ``synthesis`` and ``weight`` [k] of one point, and its number, ``point``.
     """
     odd = jnp.asarray(is_odd(z.shape[:-1]), z.dtype)
     predicted = context_prior.predict(order, parts["prior"], parts["point"], seen, odd)
-    bits = jnp.sum(context_prior.bin_bits(*predicted, own)[..., order.ends[0] :])
+    bits = jnp.sum(jnp.where(order.predicted(z.shape[:-1]), context_prior.bin_bits(*predicted, own), 0.0))
     corrected = neighbour_synthesis.apply(parts["synthesis"], neighbour_synthesis.rows(seen, order.neighbour_dims, jnp))
     return bits + jnp.sum(parts["weight"] * jnp.square(own + (corrected - seen) - z))
 

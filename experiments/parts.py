@@ -23,8 +23,8 @@ from experiments import data
 from experiments.command_line import run_study
 from vcinr.codecs import context_prior
 from vcinr.codecs.codec import Code, Params
-from vcinr.codecs.coding import estimated_bits
-from vcinr.codecs.coding_order import lattice, streams_of
+from vcinr.codecs.coding import stream_bits
+from vcinr.codecs.coding_order import Order, differences, lattice, streams_of, symbols_of
 from vcinr.codecs.contextual import Contextual
 from vcinr.codecs.contextual_training import latent_crops
 from vcinr.codecs.latent_codec import patch_rows, per_signal
@@ -44,10 +44,12 @@ Curve = list[tuple[float, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """A codec with some of its parts: ``context`` or static tables, ``rounding``, ``synthesis`` or none, ``effort``."""
+    """A codec with some of its parts: ``context`` or static tables; ``lattices`` or differences for the first group, of symbols
+    rounded to nearest; ``rounding``; ``synthesis`` or none; ``effort``."""
 
     name: str
     context: bool = True
+    lattices: bool = True
     rounding: str = "rate_distortion"
     synthesis: bool = True
     effort: int = 0
@@ -55,7 +57,8 @@ class Arm:
 
 ARMS = (
     Arm("field and steps, static tables", context=False, rounding="nearest", synthesis=False),
-    Arm("+ context prior", rounding="nearest", synthesis=False),
+    Arm("+ context prior, of all groups but the first", lattices=False, rounding="nearest", synthesis=False),
+    Arm("+ of the first, in lattices", rounding="nearest", synthesis=False),
     Arm("+ rate–distortion rounding", synthesis=False),
     Arm("+ synthesis from the neighbours"),
     Arm("+ effort 1", effort=1),
@@ -90,6 +93,25 @@ def latents(model: Model, signals: Sequence[Signal]) -> list[np.ndarray]:
     ]
 
 
+def context_bits(model: Model, params: Params, point: int, grid: Grid, code: Code, later: bool) -> float:
+    """Bits of a signal by the context prior; of ``later`` groups alone or of all."""
+    order = model.codec.config.contextual.order
+    first = {"first", *(turn.stream for turn in order.turns if turn.group == 0)} if later else set()
+    bits = stream_bits(model.codec, params, point, grid, code)
+    return sum(number for name, number in bits.items() if name not in first)
+
+
+def as_differences(order: Order, symbols: np.ndarray) -> np.ndarray:
+    """The first group of symbols [*counts, k] as it would be coded without lattices, [patches, size]."""
+    return differences(symbols[..., : order.ends[0]]).reshape(-1, order.ends[0])
+
+
+def static_bits(training: np.ndarray, symbols: np.ndarray) -> float:
+    """Bits of symbols [p, n] by a table a column, counted on training symbols."""
+    tables = tables_from_columns(training)
+    return float(code_length_bits(tables, symbols.ravel(), np.tile(np.arange(symbols.shape[1]), len(symbols))).sum())
+
+
 def measure_arm(
     model: Model, arm: Arm, point: int, training: np.ndarray, found: Sequence[np.ndarray], pictures: Sequence[np.ndarray]
 ) -> tuple[float, float, float]:
@@ -106,8 +128,6 @@ def measure_arm(
         if arm.context:
             first = symbols[(slice(None), *lattice(len(model.codec.patch), order.coarsest))][..., : order.ends[0]]
             params = with_tables(params, point, context_prior.count_tables(order, params["network"], point, symbols, first))
-        else:
-            static = tables_from_columns(symbols.reshape(-1, symbols.shape[-1]))
     params = params if arm.synthesis else without_synthesis(params)
     grids = [Grid(picture.shape[:-1], model.codec.patch) for picture in pictures]
     started = time.time()
@@ -115,10 +135,14 @@ def measure_arm(
     codes = [Code(streams) for streams in compression.code(model.codec, params, point, rows, grids, arm.effort)]
     seconds = (time.time() - started) / len(pictures)
     if arm.context:
-        bits = sum(estimated_bits(model.codec, params, point, grid, code) for grid, code in zip(grids, codes, strict=True))
+        later = not arm.lattices
+        bits = sum(context_bits(model, params, point, grid, code, later) for grid, code in zip(grids, codes, strict=True))
+        if later:
+            whole = [symbols_of(order, grid.counts, code.streams) for grid, code in zip(grids, codes, strict=True)]
+            bits += static_bits(*(np.concatenate([as_differences(order, one) for one in some]) for some in (symbols, whole)))
     else:
         flat = np.concatenate([np.rint(row) for row in rows]).astype(np.int64)
-        bits = code_length_bits(static, flat.ravel(), np.tile(np.arange(flat.shape[1]), len(flat))).sum()
+        bits = static_bits(symbols.reshape(-1, symbols.shape[-1]), flat)
         codes = [
             Code(streams_of(order, np.rint(row).astype(np.int32).reshape(*grid.counts, -1)))
             for row, grid in zip(rows, grids, strict=True)

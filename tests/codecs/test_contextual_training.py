@@ -71,9 +71,7 @@ def test_adaptation_that_diverges_on_training_pictures_says_so():
 def end_to_end(tuned):
     """A codec that tunes so, for a few steps."""
     stage = TrainingConfig(3, 4, lr=1e-3, warmup_steps=1, collapse_db=0.0)
-    return VCINR(
-        dataclasses.replace(CONFIG, contextual=dataclasses.replace(CONFIG.contextual, end_to_end=stage, tuned=tuned))
-    )
+    return VCINR(dataclasses.replace(CONFIG, contextual=dataclasses.replace(CONFIG.contextual, end_to_end=stage, tuned=tuned)))
 
 
 @pytest.fixture(scope="module")

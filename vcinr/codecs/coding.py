@@ -91,14 +91,19 @@ def decode_payload(
     return [Code(streams, dict(meta)) for streams, meta in zip(decoded, metas, strict=True)]
 
 
-def estimated_bits(codec: Codec, params: Params, point: int, grid: Grid, code: Code) -> float:
-    """Ideal code length in bits of one signal's streams under the models that code them."""
-    total, decoded = 0.0, {}
+def stream_bits(codec: Codec, params: Params, point: int, grid: Grid, code: Code) -> dict[str, float]:
+    """Ideal code length in bits of each stream of one signal under the model that codes it."""
+    found, decoded = {}, {}
     for name in codec.streams:
         model = codec.symbol_model(params, point, grid, code.meta, dict(decoded), name)
-        total += float(symbol_bits(model, code.streams[name]).sum())
+        found[name] = float(symbol_bits(model, code.streams[name]).sum())
         decoded[name] = code.streams[name]
-    return total
+    return found
+
+
+def estimated_bits(codec: Codec, params: Params, point: int, grid: Grid, code: Code) -> float:
+    """The sum of `stream_bits`."""
+    return sum(stream_bits(codec, params, point, grid, code).values())
 
 
 def ordered_streams(codec: Codec, codes: Sequence[Code]) -> Iterator[np.ndarray]:

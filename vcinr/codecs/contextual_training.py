@@ -139,8 +139,10 @@ def _start(codec: Any, key: jax.Array, params: Params, source: ArraySource) -> d
     # As arguments, for XLA's CPU backend (of jaxlib 0.10) multiplies by constant zero matrices to NaN now and then.
     @jax.jit
     def losses(trained, frozen, sample):
-        terms = jax.vmap(lambda latent, point: _context_terms(codec, trained, frozen, {"latent": latent}, point)[0], (0, None))
-        return jax.lax.map(lambda point: jnp.mean(terms(sample, point)), jnp.arange(points))
+        def terms(latent, point):
+            return _context_terms(codec, trained, frozen, {"latent": latent}, point, key)[0]
+
+        return jax.lax.map(lambda point: jnp.mean(jax.vmap(terms, (0, None))(sample, point)), jnp.arange(points))
 
     return {**trained, "loss_scale": 1.0 / losses(trained, frozen, sample)}
 
@@ -150,15 +152,16 @@ def _at_random_point(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The loss at one point, in multiples of what it was when training began."""
     point = jax.random.randint(key, (), 0, len(codec.config.contextual.lambdas))
-    loss, metrics = terms(codec, trained, frozen, example, point)
+    loss, metrics = terms(codec, trained, frozen, example, point, jax.random.fold_in(key, 1))
     return loss * jax.lax.stop_gradient(trained["loss_scale"][point]), metrics
 
 
 def _context_terms(
-    codec: Any, trained: Parts, frozen: Parts, example: Parts, point: Any
+    codec: Any, trained: Parts, frozen: Parts, example: Parts, point: Any, key: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Bits a value + λ · 255² · MSE of the patches of one crop, from their latents [*counts, k]; the MSE is h · (error of the
     latent)², to which that of the field itself comes whatever is coded."""
+    del key
     latent, statistics, step = example["latent"], frozen["statistics"], frozen["steps"][point]
     z, decoded, bits = _coded(codec, trained, frozen, latent, step, point)
     num_patches = math.prod(latent.shape[:-1])
@@ -167,9 +170,13 @@ def _context_terms(
 
 
 def _end_to_end_terms(
-    codec: Any, trained: Parts, frozen: Parts, example: Parts, point: Any
+    codec: Any, trained: Parts, frozen: Parts, example: Parts, point: Any, key: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The same from the values [*counts, n, c] of the patches, through the inner loop and the field."""
+    """The same from the values [*counts, n, c] of the patches, through the inner loop and the field.
+
+    Bits are those of the symbols, but what z should do about them, of z with uniform noise: a 0 that is likeliest says nothing of
+    how near it is to a 1 (Ballé et al. 2017, section 3.1). The error has the derivative of z for that of a symbol.
+    """
     values, mean = example["values"], frozen["statistics"]["mean"]
     counts = values.shape[:-2]
     field, log_step = {**frozen["fixed"], **trained["field"]}, trained["log_step"][point]
@@ -180,7 +187,10 @@ def _end_to_end_terms(
     step = jnp.exp(log_step)
     flat = values.reshape(-1, *values.shape[-2:])
     latent = jax.vmap(partial(codec.adapt, field))(flat).reshape(*counts, -1)
-    _, decoded, bits = _coded(codec, trained, frozen, latent, step, point)
+    z, decoded, bits = _coded(codec, trained, frozen, latent, step, point)
+    if codec.config.contextual.tuned != "nothing":
+        noisy_bits = _bits(codec, jax.lax.stop_gradient(trained["prior"]), z + jax.random.uniform(key, z.shape) - 0.5, point)
+        bits = bits + noisy_bits - jax.lax.stop_gradient(noisy_bits)
     again = jax.vmap(partial(codec.values, field))((mean + step * decoded).reshape(len(flat), -1))
     return _rate_distortion(bits / values.size, jnp.mean(jnp.square(again - flat)), frozen["lambdas"][point])
 
@@ -192,26 +202,30 @@ def _rate_distortion(rate: jax.Array, error: jax.Array, lambda_: Any) -> tuple[j
 def _coded(
     codec: Any, trained: Parts, frozen: Parts, latent: jax.Array, step: jax.Array, point: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(z, what the synthesis makes of its symbols, bits) of the latents [*counts, k] of one crop.
-
-    Bits are those of all symbols but the differences. Symbols have the derivative of z.
-    """
+    """(z, what the synthesis makes of its symbols, bits without a derivative by z) of the latents [*counts, k] of one crop."""
     c, statistics = codec.config.contextual, frozen["statistics"]
     counts = latent.shape[:-1]
-    odd = jnp.asarray(is_odd(counts), latent.dtype)
-    predicted = c.order.predicted(counts)
     z = (latent - statistics["mean"]) / step
     symbols = jax.lax.stop_gradient(jnp.round(z))
     if c.rounding == "rate_distortion":
         # All symbols at once, their contexts rounded to nearest: what the encoder does turn by turn, nearly.
         weight = symbol_weights(frozen["lambdas"][point], step, statistics, _num_values(codec))
+        odd = jnp.asarray(is_odd(counts), latent.dtype)
         location, log_scale = context_prior.predict(c.order, trained["prior"], point, symbols, odd)
-        symbols = jnp.where(predicted, _cheapest(z, location, log_scale, weight, c.groups[0]), symbols)
-    symbols = z + jax.lax.stop_gradient(symbols - z)
-    predict = context_prior.predict(c.order, trained["prior"], point, symbols, odd)
-    bits = jnp.sum(jnp.where(predicted, context_prior.bin_bits(*predict, symbols), 0.0))
+        cheapest = _cheapest(z, location, log_scale, weight, c.groups[0])
+        symbols = jnp.where(c.order.predicted(counts), cheapest, symbols)
     own = neighbour_synthesis.of_point(trained["synthesis"], point)
-    return z, neighbour_synthesis.apply(own, neighbour_synthesis.rows(symbols, c.neighbour_dims, jnp)), bits
+    seen = z + jax.lax.stop_gradient(symbols - z)
+    decoded = neighbour_synthesis.apply(own, neighbour_synthesis.rows(seen, c.neighbour_dims, jnp))
+    return z, decoded, _bits(codec, trained["prior"], symbols, point)
+
+
+def _bits(codec: Any, prior: Parts, symbols: jax.Array, point: Any) -> jax.Array:
+    """Of symbols [*counts, k], or noisy stand-ins, of one crop, but for those that are coded as differences."""
+    order, counts = codec.config.contextual.order, symbols.shape[:-1]
+    odd = jnp.asarray(is_odd(counts), symbols.dtype)
+    bits = context_prior.bin_bits(*context_prior.predict(order, prior, point, symbols, odd), symbols)
+    return jnp.sum(jnp.where(order.predicted(counts), bits, 0.0))
 
 
 def _cheapest(z: jax.Array, location: jax.Array, log_scale: jax.Array, weight: jax.Array, num_first: int) -> jax.Array:

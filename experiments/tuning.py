@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import sys
 import time
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def tuned_model(model: Model, tuned: str, training: TrainingConfig, context: Any
     for index, stage in enumerate(codec.stages()):
         if stage.name in ("end_to_end", "tables"):
             params = run_stage(stage, params, crops, seed=0, workdir=workdir, index=index)
-    return make_model(codec, params, model.info)
+    return make_model(codec, params, model.info, precision=model.precision)
 
 
 def curve_of(model: Model, pictures: Sequence[np.ndarray]) -> tuple[Curve, float]:
@@ -64,7 +65,10 @@ def study(options: argparse.Namespace) -> str:
     started, run = time.time(), provenance()
     workdir = Path(options.workdir)
     model = load(workdir / "model")
-    context = load_tree(workdir / "context" / "finished.safetensors")
+    begun = workdir / "context" / "finished.safetensors"
+    context = load_tree(begun)
+    # Named after all that its arms depend on: finished ones are not trained again.
+    folder = workdir / f"tuning_{options.num_steps}_{options.lr:g}_{hashlib.sha256(begun.read_bytes()).hexdigest()[:12]}"
     config = ConfigDict(model.info["config"])
     crops = data.patches(config, "train")
     pictures = list(data.pictures(config, "validation"))
@@ -78,7 +82,7 @@ def study(options: argparse.Namespace) -> str:
     for name, tuned in {"trained on latents": None, **ARMS}.items():
         arm = model
         if tuned is not None:
-            arm = tuned_model(model, tuned, training, context, crops, workdir / f"tuning_{options.num_steps}" / tuned)
+            arm = tuned_model(model, tuned, training, context, crops, folder / tuned)
         curve, seconds = curve_of(arm, pictures)
         rows.append(row_of(name, curve, floor, before, options.rates, seconds))
         print(study_table({"columns": columns(options.rates), "rows": rows[-1:]}), f"{time.time() - started:.0f} s", flush=True)

@@ -147,6 +147,11 @@ def test_first_groups_beyond_32_bits_are_refused():
     far[0, 0, 0], far[1, 0, 0] = 2**31 - 1, -5
     with pytest.raises(ValueError, match="do not fit 32 bits"):
         streams_of(Order((1, 3), 0), far)
+    for place in ((0, 0, 0), (1, 0, 0), (1, 0, 2)):
+        beyond = np.zeros((2, 1, 3), int)
+        beyond[place] = -(2**31)
+        with pytest.raises(ValueError, match="do not fit 32 bits"):
+            streams_of(Order((1, 3), 0, 1), beyond)
     steps = np.full((3, 1), 2**30)
     for residual in (
         steps,

@@ -119,8 +119,18 @@ def by_integers(order, network, point, symbols, turn):
     near = min(start, order.neighbour_dims)
     part = {name: array.astype(object) for name, array in network[f"group_{turn.group}"].items()}
     steps = [tuple(np.array(s) - 1) for s in np.ndindex(*(3,) * len(counts)) if any(np.array(s) != 1)]
-    turns = [own for own in order.turns if own.group == 0]
-    known, now = turn.known(counts), turn.patches(counts)
+    turns = [(s, odd) for s in (2**i for i in reversed(range(order.octaves))) for odd in (False, True)]
+
+    def on(spot, stride, odd=None):
+        """Whether a patch is on a lattice, and among its even or odd ones."""
+        return all(i % stride == 0 for i in spot) and odd in (None, sum(i // stride for i in spot) % 2 == 1)
+
+    def now(spot):
+        return on(spot, turn.stride, turn.odd) and not (turn.group == 0 and on(spot, 2 * turn.stride))
+
+    def known(spot):
+        return on(spot, 2 * turn.stride) or (turn.odd and on(spot, turn.stride, False))
+
     tables, wholes = {}, {}
 
     def clip(some, most=255):
@@ -135,7 +145,7 @@ def by_integers(order, network, point, symbols, turn):
     def inside(spot):
         return all(0 <= i < n for i, n in zip(spot, counts, strict=True))
 
-    for place in (spot for spot in np.ndindex(*counts) if now[spot]):
+    for place in filter(now, np.ndindex(*counts)):
 
         def at(step, first, last, place=place):
             spot = tuple(np.add(place, step))
@@ -143,13 +153,13 @@ def by_integers(order, network, point, symbols, turn):
 
         def between_known(place=place):
             spots = [tuple(np.add(place, np.multiply(turn.stride, step))) for step in steps]
-            sure = [inside(spot) and bool(known[spot]) for spot in spots]
+            sure = [inside(spot) and known(spot) for spot in spots]
             values = [[int(q) for q in symbols[spot][:stop]] for spot, there in zip(spots, sure, strict=True) if there]
             base = clip([sum(column) // len(column) for column in zip(*values, strict=True)], 2**29)
             rest, left = [], iter(values)
             for there in sure:
                 rest += clip([q - b for q, b in zip(next(left), base, strict=True)]) if there else [0] * stop
-            flags = [256 * there for there in sure] + [256 * (turn == own) for own in turns]
+            flags = [256 * there for there in sure] + [256 * (own == (turn.stride, turn.odd)) for own in turns]
             held = clip(base)
             return base, signed(rest) + size(rest) + signed(held) + size(held) + flags, rest
 

@@ -23,7 +23,7 @@ from vcinr import bitstream
 from vcinr.bitstream import BitstreamError
 from vcinr.codecs import coding, context_prior
 from vcinr.codecs.codec import Code, TrainingConfig, grid_of, training_patch
-from vcinr.codecs.coding_order import streams_of, symbols_of
+from vcinr.codecs.coding_order import Turn, streams_of, symbols_of
 from vcinr.codecs.contextual import Contextual, ContextualConfig
 from vcinr.codecs.meta_learning import AdaptationConfig
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
@@ -236,8 +236,9 @@ def test_wild_symbols_survive_where_they_fit(model):
 
 
 def test_a_first_group_that_does_not_add_up_is_refused(model):
-    grid = grid_of(model.codec, (4, 12))
+    grid = grid_of(model.codec, (4, 48))
     streams = streams_of(CONFIG.contextual.order, np.zeros((*grid.counts, 12), int))
+    assert streams["first"].size == 6, "three patches of the coarsest lattice"
     streams["first"] = np.full(6, 2**30, np.int32)
     with pytest.raises(ValueError, match="do not fit 32 bits"):
         model.write_codes(0, [Code(streams)], [grid])
@@ -275,7 +276,7 @@ def test_the_fingerprint_covers_everything_that_decoding_uses(model):
     own = model.params["points"]
     points = {**own, "1": {**own["1"], "tables": own["0"]["tables"]}}
     assert of({**model.params, "points": points}) != original
-    for change in ({"groups": (2, 6, 12)}, {"neighbour_dims": 3}):
+    for change in ({"groups": (2, 6, 12)}, {"neighbour_dims": 3}, {"octaves": 1}):
         other = dataclasses.replace(CONFIG, contextual=dataclasses.replace(CONFIG.contextual, **change))
         assert of(model.params, VCINR(other)) != original
     for change in ({"rounding": "nearest"}, {"num_counted": 3}, {"lambdas": (0.1, 0.2)}):
@@ -358,8 +359,9 @@ def documented_symbols(model, point, counts, payload):
         before = [symbols[y - 4, x]] * (y > 0) + [symbols[y, x - 4]] * (x > 0)
         for i in range(c.groups[0]):
             symbols[y, x, i] = next(first) + (sum(int(q[i]) for q in before) // len(before) if before else 0)
-    for turn in c.order.turns:
-        start, stop = c.order.span(turn.group)
+    lattices = [Turn("", 0, odd, stride) for stride in (2, 1) for odd in (False, True)]
+    for turn in (*lattices, *(Turn("", group, odd) for group in range(1, len(c.groups)) for odd in (False, True))):
+        start, stop = c.groups[turn.group - 1] if turn.group else 0, c.groups[turn.group]
         tables, whole = by_integers(c.order, model.params["network"], point, symbols, turn)
         left = iter(reader.table(*arrays, [i for own in tables.values() for i in own]))
         for place, predicted in whole.items():

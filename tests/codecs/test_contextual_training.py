@@ -127,9 +127,24 @@ def test_only_what_is_to_be_tuned_is(begun, tuned):
     assert moved == {
         "prior": True, "synthesis": True, "loss_scale": False, "log_step": tuned != "nothing", "field": tuned == "field"
     }  # fmt: skip
+    kept = [name for name, part in gradient["field"].items() if not any(np.abs(x).max() > 0 for x in jax.tree.leaves(part))]
+    assert kept == ([] if tuned == "field" else list(trained["field"]))
     rates = stage.lr_multipliers(trained)
     assert jax.tree.structure(rates) == jax.tree.structure(trained)
     assert rates["field"]["step_sizes"] == {"log_scale": CONFIG.contextual.field_rate, "reference": 0.0}
+
+
+def test_what_adaptation_does_not_learn_stays_in_tuning_too(begun):
+    params, crops = begun
+    codec = end_to_end("field")
+    fixed = dataclasses.replace(CONFIG.adaptation, step_sizes="fixed", learn_start=False)
+    codec = VCINR(dataclasses.replace(codec.config, adaptation=fixed))
+    stage = next(stage for stage in codec.stages() if stage.name == "end_to_end")
+    trained = jax.tree.map(jnp.asarray, stage.init(jax.random.key(0), params, crops))
+    example = {"values": jnp.asarray(crops.batch(np.random.default_rng(0), 1)["values"][0])}
+    gradient = jax.grad(lambda t: stage.loss(t, stage.frozen(params), example, jax.random.key(5))[0])(trained)["field"]
+    moved = {name: any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(part)) for name, part in gradient.items()}
+    assert moved == {"shared": True, "latent_init": False, "step_sizes": False}
 
 
 @pytest.mark.slow

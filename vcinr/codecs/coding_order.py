@@ -192,13 +192,13 @@ def restored(residual: np.ndarray) -> np.ndarray:
     return result.reshape(residual.shape)
 
 
-def _check(first: np.ndarray) -> None:
-    if np.abs(first).max() >= 2**31:
-        raise ValueError("symbols of the first group do not fit 32 bits")
+def _check(symbols: np.ndarray) -> None:
+    if symbols.size and max(-int(symbols.min()), int(symbols.max())) >= 2**31:
+        raise ValueError("symbols do not fit 32 bits")
 
 
 def streams_of(order: Order, symbols: np.ndarray) -> dict[str, np.ndarray]:
-    """Symbols of one signal, int [*counts, k] → its streams, int32."""
+    """Symbols of one signal, int [*counts, k] → its streams, int32. ValueError beyond 32 bits."""
     symbols = np.asarray(symbols)
     counts = symbols.shape[:-1]
     coarsest = symbols[lattice(len(counts), order.coarsest)]
@@ -206,7 +206,8 @@ def streams_of(order: Order, symbols: np.ndarray) -> dict[str, np.ndarray]:
     for turn in order.turns:
         start, stop = order.span(turn.group)
         streams[turn.stream] = symbols[turn.patches(counts), start:stop].ravel()
-    _check(streams["first"])
+    for stream in streams.values():
+        _check(stream)
     return {name: stream.astype(np.int32) for name, stream in streams.items()}
 
 

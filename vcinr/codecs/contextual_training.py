@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.codecs import context_prior, neighbour_synthesis, warm_start
+from vcinr.codecs import context_prior, meta_learning, neighbour_synthesis, warm_start
 from vcinr.codecs.batching import whole_symbols
 from vcinr.codecs.bottleneck import PEAK, best_steps
 from vcinr.codecs.codec import ExampleSource, Params, Stage, TrainingConfig
@@ -57,7 +57,7 @@ def stages(codec: Any) -> tuple[Stage, ...]:
         training=c.end_to_end,
         examples=lambda params, crops: _Crops(crops, codec.patch, codec.modality),
         init=partial(_end_to_end_start, codec),
-        frozen=lambda params: {**_frozen(codec, params), "fixed": {k: params[k] for k in ("coded",) if k in params}},
+        frozen=partial(_frozen, codec),
         loss=partial(_at_random_point, codec, _end_to_end_terms),
         finish=_end_to_end_finish,
         lr_multipliers=partial(_multipliers, c.field_rate),
@@ -179,7 +179,7 @@ def _end_to_end_terms(
     """
     values, mean = example["values"], frozen["statistics"]["mean"]
     counts = values.shape[:-2]
-    field, log_step = {**frozen["fixed"], **trained["field"]}, trained["log_step"][point]
+    field, log_step = meta_learning.cut(codec.config, trained["field"]), trained["log_step"][point]
     if codec.config.contextual.tuned != "field":
         field = jax.lax.stop_gradient(field)
     if codec.config.contextual.tuned == "nothing":
@@ -229,7 +229,7 @@ def _bits(codec: Any, prior: Parts, symbols: jax.Array, point: Any) -> jax.Array
 
 
 def _cheapest(z: jax.Array, location: jax.Array, log_scale: jax.Array, weight: jax.Array, num_first: int) -> jax.Array:
-    """As `vcinr.codecs.rate_distortion_rounding.rounded`; without a gradient."""
+    """Nearly as `vcinr.codecs.rate_distortion_rounding.rounded`, whose centre of the first group is ⌊μ⌋; without a gradient."""
     nearest = best = jnp.round(z)
     lowest = weight * jnp.square(z - nearest) + context_prior.bin_bits(location, log_scale, nearest)
     centre = jnp.where(jnp.arange(z.shape[-1]) < num_first, jnp.round(location), 0.0)
@@ -247,7 +247,7 @@ def _end_to_end_start(codec: Any, key: jax.Array, params: Params, source: Exampl
 
 
 def _multipliers(field_rate: float, trained: Parts) -> dict[str, Any]:
-    """1 for what `context` trained and for the logarithms of steps; relative to their size for the field's arrays."""
+    """1 for the networks and the logarithms of steps; relative to their size for the field's arrays; 0 for what stays."""
     rates = {name: jax.tree.map(lambda _: 1.0, trained[name]) for name in trained if name != "field"}
     field = warm_start.lr_multipliers({name: trained["field"][name] for name in trained["field"] if name != "step_sizes"})
     field["step_sizes"] = {"log_scale": 1.0, "reference": 0.0}
@@ -260,7 +260,8 @@ def _end_to_end_finish(params: Params, trained: Parts) -> Params:
 
 
 def _points(codec: Any, key: jax.Array, params: Params, source: ArraySource) -> dict[str, Any]:
-    """Integer network, steps and tables of every point, counted on symbols as the encoder makes them."""
+    """Integer network, steps and tables of every point, counted on symbols as the encoder makes them; it weighs errors by the
+    sensitivity of the field as it was before tuning."""
     del key
     c, compression, statistics = codec.config.contextual, codec.compression, params["latent_statistics"]
     order = c.order

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -25,10 +26,14 @@ def pictures(config: ConfigDict, split: str) -> Sequence[np.ndarray]:
         return found
     if data.test_tiles:
         found = [tile for picture in found for tile in tiles(picture, data.test_tiles)]
-    if data.test_limit and len(found) > data.test_limit:
-        # Evenly spaced, so that a part of the set still shows all of it.
-        found = [found[i] for i in np.linspace(0, len(found) - 1, data.test_limit).round().astype(int)]
-    return found
+    return evenly_spaced(found, data.test_limit) if data.test_limit else found
+
+
+def evenly_spaced(found: Sequence[Any], count: int) -> Sequence[Any]:
+    """At most so many of a sequence, from all over it, so that a part of a set still shows all of it."""
+    if len(found) <= count:
+        return found
+    return [found[i] for i in np.linspace(0, len(found) - 1, count).round().astype(int)]
 
 
 def patches(config: ConfigDict, split: str) -> PatchSource:

@@ -60,7 +60,7 @@ def demo(out: Path) -> None:
     write_atomically(out / "rd.json", (json.dumps(rows, indent=1) + "\n").encode())
     print_table(rows, "Rate and quality on the test tiles (bpp_file: all bytes; bpp_payload: without headers)")
     plot_rd(rows, out / "rd.png", title="32×32 tiles of coffee and chelsea")
-    shown = [tiles[i] for i in np.linspace(0, len(tiles) - 1, SHOWN).round().astype(int)]
+    shown = data.evenly_spaced(tiles, SHOWN)
     draw(models["vc_inr"], shown, out / "reconstructions.png")
     print(f"{out}/rd.json, rd.png and reconstructions.png written; {time.time() - started:.0f} s in all")
     check_order([row for row in rows if row["codec"] == "vc_inr"])

@@ -25,7 +25,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.command_line import run_study
-from experiments.data import tiles
+from experiments.data import evenly_spaced, tiles
 from vcinr.adaptation.overfit import OptimiserSpec, overfit
 from vcinr.codecs import weight_coding
 from vcinr.codecs.codec import TrainingConfig
@@ -94,7 +94,7 @@ def held_out(options: argparse.Namespace, split: str, count: int) -> SignalBatch
         count = min(count, len(pictures))
     if not 0 < count <= len(pictures):
         raise ValueError(f"{options.data} has {len(pictures)} {split} pictures of this size, not {count}")
-    chosen = [pictures[i] for i in np.linspace(0, len(pictures) - 1, count).round().astype(int)]
+    chosen = evenly_spaced(pictures, count)
     signals = [to_signal(picture.astype(np.float32) / np.float32(255), picture.shape[:2]) for picture in chosen]
     batches = batches_of_equal_shape(signals, 2**31)
     if len(batches) > 1:

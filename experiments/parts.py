@@ -24,7 +24,7 @@ from experiments.command_line import run_study
 from vcinr.codecs import context_prior
 from vcinr.codecs.codec import Code, Params
 from vcinr.codecs.coding import stream_bits
-from vcinr.codecs.coding_order import Order, differences, lattice, streams_of, symbols_of
+from vcinr.codecs.coding_order import Order, coarsest, differences, streams_of, symbols_of
 from vcinr.codecs.contextual import Contextual
 from vcinr.codecs.contextual_training import latent_crops
 from vcinr.codecs.latent_codec import patch_rows, per_signal
@@ -37,7 +37,7 @@ from vcinr.model import Model, load
 from vcinr.provenance import provenance
 from vcinr.signals.modalities import MODALITIES
 from vcinr.signals.patches import from_values, to_signal
-from vcinr.signals.signal import Grid, Signal
+from vcinr.signals.signal import Grid
 
 Curve = list[tuple[float, float]]
 
@@ -84,8 +84,10 @@ def with_tables(params: Params, point: int, tables: Any) -> Params:
     return {**params, "points": {**points, str(point): {**points[str(point)], "tables": tables}}}
 
 
-def latents(model: Model, signals: Sequence[Signal]) -> list[np.ndarray]:
-    """Latents [*counts, k] of each signal."""
+def latents(model: Model, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Latents [*counts, k] of each picture."""
+    normalise = MODALITIES[model.codec.modality].normalise
+    signals = [to_signal(normalise(picture), model.codec.patch) for picture in pictures]
     values, _ = patch_rows(signals)
     found = model.codec.adapt_all(model.params, values)
     return [
@@ -126,7 +128,7 @@ def measure_arm(
     if arm.rounding == "nearest":
         symbols = np.rint(z_of(training)).astype(np.int32)
         if arm.context:
-            first = symbols[(slice(None), *lattice(len(model.codec.patch), order.coarsest))][..., : order.ends[0]]
+            first = coarsest(order, symbols, len(model.codec.patch))
             params = with_tables(params, point, context_prior.count_tables(order, params["network"], point, symbols, first))
     params = params if arm.synthesis else without_synthesis(params)
     grids = [Grid(picture.shape[:-1], model.codec.patch) for picture in pictures]
@@ -154,9 +156,17 @@ def measure_arm(
     return float(bits) / pixels, float(np.mean(10 * np.log10(255.0**2 / np.array(errors)))), seconds
 
 
-def floor_curve(model: Model, pictures: Sequence[np.ndarray]) -> Curve:
+def curve_of(
+    model: Model, arm: Arm, training: np.ndarray, found: Sequence[np.ndarray], pictures: Sequence[np.ndarray]
+) -> tuple[Curve, float]:
+    """((bpp of the tables, dB) of each point, seconds of rounding a picture) of an arm; see `measure_arm`."""
+    measured = [measure_arm(model, arm, point, training, found, pictures) for point in range(len(model.points))]
+    return [(bpp, quality) for bpp, quality, _ in measured], float(np.mean([seconds for *_, seconds in measured]))
+
+
+def floor_curve(model: Model, pictures: Sequence[np.ndarray], split: str = "test") -> Curve:
     """(bpp of the tables, dB) of another model's points on the same pictures."""
-    rows = measure(model, pictures, "floor", "test")
+    rows = measure(model, pictures, "floor", split)
     return [(row["bpp_estimated"], row["psnr_db"]) for row in rows]
 
 
@@ -174,18 +184,15 @@ def study(options: argparse.Namespace) -> str:
     config = ConfigDict(model.info["config"])
     config.data.test_limit = options.pictures
     pictures = list(data.pictures(config, "test"))
-    normalise = MODALITIES[model.codec.modality].normalise
-    signals = [to_signal(normalise(picture), model.codec.patch) for picture in pictures]
     c = model.codec.config.contextual
     training = latent_crops(model.codec, c.num_counted, 1, model.params, data.patches(config, "train")).arrays["latent"]
-    found = latents(model, signals)
+    found = latents(model, pictures)
     floor = floor_curve(load(Path(options.floor) / "model"), pictures)
     rows = [["klt", *(psnr_at(floor, rate) for rate in options.rates), 0.0, 0.0, None, None]]
     before = None
     for arm in ARMS:
-        measured = [measure_arm(model, arm, point, training, found, pictures) for point in range(len(model.points))]
-        curve = [(bpp, quality) for bpp, quality, _ in measured]
-        rows.append(row_of(arm.name, curve, floor, before, options.rates, float(np.mean([m[2] for m in measured]))))
+        curve, seconds = curve_of(model, arm, training, found, pictures)
+        rows.append(row_of(arm.name, curve, floor, before, options.rates, seconds))
         print(study_table({"columns": columns(options.rates), "rows": rows[-1:]}), f"{time.time() - started:.0f} s", flush=True)
         before = curve
     about = (

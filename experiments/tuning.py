@@ -23,16 +23,13 @@ from ml_collections import ConfigDict
 
 from experiments import data
 from experiments.command_line import run_study
-from experiments.parts import Arm, Curve, columns, latents, measure_arm, row_of
+from experiments.parts import Arm, Curve, columns, curve_of, floor_curve, latents, row_of
 from vcinr.codecs.codec import TrainingConfig
 from vcinr.devices import use_cpu_cores
 from vcinr.evaluation.bd_rate import psnr_at
-from vcinr.evaluation.measure import measure
 from vcinr.evaluation.studies import save_study, study_table
 from vcinr.model import Model, load, make_model
 from vcinr.provenance import provenance
-from vcinr.signals.modalities import MODALITIES
-from vcinr.signals.patches import to_signal
 from vcinr.training.loop import run_stage
 from vcinr.trees import load_tree
 
@@ -51,15 +48,6 @@ def tuned_model(model: Model, tuned: str, training: TrainingConfig, context: Any
     return make_model(codec, params, model.info, precision=model.precision)
 
 
-def curve_of(model: Model, pictures: Sequence[np.ndarray]) -> tuple[Curve, float]:
-    """(bpp of the tables and mean dB of each point, seconds of rounding a picture)."""
-    normalise = MODALITIES[model.codec.modality].normalise
-    found = latents(model, [to_signal(normalise(picture), model.codec.patch) for picture in pictures])
-    points = range(len(model.points))
-    measured = [measure_arm(model, Arm("all"), point, np.zeros(0), found, pictures) for point in points]
-    return [(bpp, quality) for bpp, quality, _ in measured], float(np.mean([seconds for *_, seconds in measured]))
-
-
 def study(options: argparse.Namespace) -> str:
     """Trains and measures all arms; writes the study and returns its table."""
     started, run = time.time(), provenance()
@@ -71,19 +59,17 @@ def study(options: argparse.Namespace) -> str:
     folder = workdir / f"tuning_{options.num_steps}_{options.lr:g}_{hashlib.sha256(begun.read_bytes()).hexdigest()[:12]}"
     config = ConfigDict(model.info["config"])
     crops = data.patches(config, "train")
-    pictures = list(data.pictures(config, "validation"))
-    pictures = [pictures[i] for i in np.linspace(0, len(pictures) - 1, min(options.pictures, len(pictures))).round().astype(int)]
+    pictures = data.evenly_spaced(data.pictures(config, "validation"), options.pictures)
     own = model.codec.config.contextual.training
     training = dataclasses.replace(own, num_steps=options.num_steps, lr=options.lr, average_decay=0.99, eval_every=0)
-    floor_rows = measure(load(Path(options.floor) / "model"), pictures, "floor", "validation")
-    floor = [(row["bpp_estimated"], row["psnr_db"]) for row in floor_rows]
+    floor = floor_curve(load(Path(options.floor) / "model"), pictures, "validation")
     rows: list[list[Any]] = []
     before: Curve | None = None
     for name, tuned in {"trained on latents": None, **ARMS}.items():
         arm = model
         if tuned is not None:
             arm = tuned_model(model, tuned, training, context, crops, folder / tuned)
-        curve, seconds = curve_of(arm, pictures)
+        curve, seconds = curve_of(arm, Arm("all"), np.zeros(0), latents(arm, pictures), pictures)
         rows.append(row_of(name, curve, floor, before, options.rates, seconds))
         print(study_table({"columns": columns(options.rates), "rows": rows[-1:]}), f"{time.time() - started:.0f} s", flush=True)
         before = curve if before is None or tuned == "nothing" else before

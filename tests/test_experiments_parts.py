@@ -7,7 +7,6 @@ import pytest
 from experiments import parts
 from tests.codecs.test_contextual import folder, model, pictures  # noqa: F401
 from vcinr.codecs.contextual_training import latent_crops
-from vcinr.signals.patches import to_signal
 from vcinr.signals.sources import PatchSource
 
 
@@ -15,7 +14,7 @@ from vcinr.signals.sources import PatchSource
 def setting(model, pictures):  # noqa: F811
     """(pictures, their latents, latents of training crops)."""
     chosen = pictures[-2:]
-    found = parts.latents(model, [to_signal(picture.astype(np.float32) / 255, model.codec.patch) for picture in chosen])
+    found = parts.latents(model, chosen)
     training = latent_crops(model.codec, 40, 1, model.params, PatchSource([chosen[0]], (16, 16))).arrays["latent"]
     return chosen, found, training
 

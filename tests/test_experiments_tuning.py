@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import tuning
+from experiments import parts, tuning
 from tests.codecs.test_contextual import folder, model, pictures, training_pictures  # noqa: F401
 from vcinr.codecs.codec import TrainingConfig
 from vcinr.trees import load_tree
@@ -30,7 +30,8 @@ def test_arms_change_what_they_say(folder, model, pictures, tmp_path):  # noqa: 
     assert [changed(tuned, "points", "0", "step") for tuned in found] == [False, True, True]
     assert [changed(tuned, "shared", "head_kernel") for tuned in found] == [False, False, True]
     assert all(changed(tuned, "synthesis", "out") for tuned in found)
-    curve, seconds = tuning.curve_of(found["field"], pictures[-2:])
+    some = pictures[-2:]
+    curve, seconds = parts.curve_of(found["field"], parts.Arm("all"), np.zeros(0), parts.latents(found["field"], some), some)
     assert len(curve) == 2 and curve[1][0] > curve[0][0] and curve[1][1] > curve[0][1]
     assert seconds > 0
 

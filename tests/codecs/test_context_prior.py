@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vcinr.codecs import context_prior
-from vcinr.codecs.coding_order import Order, differences, is_odd, streams_of
+from vcinr.codecs.coding_order import Order, differences, streams_of
 from vcinr.codecs.context_prior import (
     LOG_SCALE_MIN,
     LOG_SCALE_STEP,
@@ -95,8 +95,7 @@ def test_whole_numbers_say_what_floats_say_within_their_rounding(rank, counts, o
     params, symbols = random_prior(rank, order, seed=rank), draw((*counts, K))
     symbols[..., :2] *= 30
     network = integer_network(order, params)
-    mask = jnp.asarray(is_odd(counts), jnp.float32)
-    location, log_scale = (np.asarray(x) for x in predict(order, params, 1, jnp.asarray(symbols, jnp.float32), mask))
+    location, log_scale = (np.asarray(x) for x in predict(order, params, 1, jnp.asarray(symbols, jnp.float32)))
     checks = 0
     for turn in order.turns:
         start, stop = order.span(turn.group)
@@ -256,7 +255,7 @@ def test_weights_too_large_for_their_integers_stay_the_largest_there_are():
 def test_a_fresh_prior_says_what_it_was_given_and_nothing_of_context():
     log_scale = jnp.log(jnp.linspace(0.1, 5.0, K))[None]
     params = context_prior.init(jax.random.key(0), ORDER, 2, 6, log_scale)
-    location, found = predict(ORDER, params, 0, jnp.asarray(draw((3, 4, K)), jnp.float32), jnp.asarray(is_odd((3, 4)), float))
+    location, found = predict(ORDER, params, 0, jnp.asarray(draw((3, 4, K)), jnp.float32))
     np.testing.assert_array_equal(location, np.zeros((3, 4, K)))
     np.testing.assert_allclose(found, np.broadcast_to(log_scale, (3, 4, K)))
 

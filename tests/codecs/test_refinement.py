@@ -9,7 +9,6 @@ from tests.codecs.test_context_prior import OCTAVES as ORDER
 from tests.codecs.test_context_prior import draw, random_prior
 from tests.codecs.test_contextual import folder, model, pictures  # noqa: F401
 from vcinr.codecs import context_prior, neighbour_synthesis, refinement
-from vcinr.codecs.coding_order import is_odd
 
 COUNTS = (3, 4)
 
@@ -48,8 +47,7 @@ def test_cost_is_bits_and_what_the_error_is_worth():
     symbols, z = example()
     parts = parts_of(0.2, 0.1)
     got = jax.jit(refinement.cost, static_argnums=0)(ORDER, parts, symbols, symbols, z)
-    odd = jnp.asarray(is_odd(COUNTS), jnp.float32)
-    predicted = context_prior.predict(ORDER, parts["prior"], 1, symbols, odd)
+    predicted = context_prior.predict(ORDER, parts["prior"], 1, symbols)
     bits = np.sum(context_prior.bin_bits(*predicted, symbols)[ORDER.predicted(COUNTS)])
     decoded = neighbour_synthesis.apply(parts["synthesis"], neighbour_synthesis.rows(np.asarray(symbols), ORDER.neighbour_dims))
     assert float(got) == pytest.approx(float(bits + np.sum(parts["weight"] * (decoded - z) ** 2)), rel=1e-5)
@@ -66,8 +64,7 @@ def test_targets_carry_the_derivative_of_the_cost():
 
     @jax.jit
     def whole(parts, moved):
-        odd = jnp.asarray(is_odd(COUNTS), jnp.float32)
-        predicted = context_prior.predict(ORDER, parts["prior"], 1, symbols, odd)
+        predicted = context_prior.predict(ORDER, parts["prior"], 1, symbols)
         own_bits = jnp.sum(jnp.where(ORDER.predicted(COUNTS), context_prior.bin_bits(*predicted, moved), 0.0))
         return refinement.cost(ORDER, parts, moved, moved, z) - own_bits
 

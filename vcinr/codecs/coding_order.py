@@ -105,9 +105,9 @@ def on_lattice(counts: Sequence[int], stride: int) -> np.ndarray:
     return (np.indices(tuple(counts)) % stride == 0).all(axis=0)
 
 
-def lattice(rank: int, stride: int) -> tuple[slice, ...]:
-    """The same as a window."""
-    return (slice(None, None, stride),) * rank
+def coarsest(order: Order, x: Any, rank: int) -> Any:
+    """The first group on the coarsest lattice, a view of x [*batch, *counts, k]."""
+    return x[(..., *[slice(None, None, order.coarsest)] * rank, slice(order.ends[0]))]
 
 
 def between(turn: Turn, counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -201,8 +201,7 @@ def streams_of(order: Order, symbols: np.ndarray) -> dict[str, np.ndarray]:
     """Symbols of one signal, int [*counts, k] → its streams, int32. ValueError beyond 32 bits."""
     symbols = np.asarray(symbols)
     counts = symbols.shape[:-1]
-    coarsest = symbols[lattice(len(counts), order.coarsest)]
-    streams = {"first": differences(coarsest[..., : order.ends[0]]).ravel()}
+    streams = {"first": differences(coarsest(order, symbols, len(counts))).ravel()}
     for turn in order.turns:
         start, stop = order.span(turn.group)
         streams[turn.stream] = symbols[turn.patches(counts), start:stop].ravel()
@@ -215,8 +214,8 @@ def symbols_of(order: Order, counts: Sequence[int], streams: Any) -> np.ndarray:
     """Symbols int32 [*counts, k] from the streams known so far; 0 where they are not."""
     symbols = np.zeros((*counts, order.ends[-1]), np.int32)
     if "first" in streams:
-        coarsest = symbols[lattice(len(counts), order.coarsest)]
-        coarsest[..., : order.ends[0]] = restored(np.asarray(streams["first"]).reshape(*coarsest.shape[:-1], -1))
+        first = coarsest(order, symbols, len(counts))
+        first[...] = restored(np.asarray(streams["first"]).reshape(first.shape))
     for turn in order.turns:
         if turn.stream in streams:
             start, stop = order.span(turn.group)

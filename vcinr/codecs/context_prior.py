@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.codecs.coding_order import Order, Turn, around, beside, between, differences, neighbours
+from vcinr.codecs.coding_order import Order, Turn, around, beside, between, differences, is_odd, neighbours
 from vcinr.entropy.tables import Tables, tables_from_columns, tables_from_counts
 
 REACH = 255
@@ -138,13 +138,13 @@ def init(key: jax.Array, order: Order, rank: int, width: int, log_scale: jax.Arr
     return params
 
 
-def predict(order: Order, params: Mapping[str, Any], point: Any, symbols: Any, odd: Any) -> tuple[jax.Array, jax.Array]:
+def predict(order: Order, params: Mapping[str, Any], point: Any, symbols: Any) -> tuple[jax.Array, jax.Array]:
     """(μ, log s), [*counts, k] each, of every symbol given those before it; symbols may be noisy. One signal.
 
     Of those that files code as differences, they are 0 and their own scale.
     """
     rank = symbols.ndim - 1
-    seen = features(symbols)
+    seen, odd = features(symbols), jnp.asarray(is_odd(symbols.shape[:-1]), symbols.dtype)
     first, rest = _predict_first(order, params, point, symbols[..., : order.ends[0]])
     locations, changes = [first], [rest]
     for group in range(1, len(order.ends)):

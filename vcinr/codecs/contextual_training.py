@@ -20,7 +20,7 @@ from vcinr.codecs import context_prior, meta_learning, neighbour_synthesis, warm
 from vcinr.codecs.batching import whole_symbols
 from vcinr.codecs.bottleneck import PEAK, best_steps
 from vcinr.codecs.codec import ExampleSource, Params, Stage, TrainingConfig
-from vcinr.codecs.coding_order import is_odd, lattice
+from vcinr.codecs.coding_order import coarsest
 from vcinr.codecs.examples import normalise_batch
 from vcinr.codecs.variational import measured_statistics
 from vcinr.signals.patches import split
@@ -210,8 +210,7 @@ def _coded(
     if c.rounding == "rate_distortion":
         # All symbols at once, their contexts rounded to nearest: what the encoder does turn by turn, nearly.
         weight = symbol_weights(frozen["lambdas"][point], step, statistics, _num_values(codec))
-        odd = jnp.asarray(is_odd(counts), latent.dtype)
-        location, log_scale = context_prior.predict(c.order, trained["prior"], point, symbols, odd)
+        location, log_scale = context_prior.predict(c.order, trained["prior"], point, symbols)
         cheapest = _cheapest(z, location, log_scale, weight, c.groups[0])
         symbols = jnp.where(c.order.predicted(counts), cheapest, symbols)
     own = neighbour_synthesis.of_point(trained["synthesis"], point)
@@ -222,10 +221,9 @@ def _coded(
 
 def _bits(codec: Any, prior: Parts, symbols: jax.Array, point: Any) -> jax.Array:
     """Of symbols [*counts, k], or noisy stand-ins, of one crop, but for those that are coded as differences."""
-    order, counts = codec.config.contextual.order, symbols.shape[:-1]
-    odd = jnp.asarray(is_odd(counts), symbols.dtype)
-    bits = context_prior.bin_bits(*context_prior.predict(order, prior, point, symbols, odd), symbols)
-    return jnp.sum(jnp.where(order.predicted(counts), bits, 0.0))
+    order = codec.config.contextual.order
+    bits = context_prior.bin_bits(*context_prior.predict(order, prior, point, symbols), symbols)
+    return jnp.sum(jnp.where(order.predicted(symbols.shape[:-1]), bits, 0.0))
 
 
 def _cheapest(z: jax.Array, location: jax.Array, log_scale: jax.Array, weight: jax.Array, num_first: int) -> jax.Array:
@@ -267,7 +265,7 @@ def _points(codec: Any, key: jax.Array, params: Params, source: ArraySource) -> 
     order = c.order
     network = context_prior.integer_network(order, params["prior"])
     latents = source.arrays["latent"][:: max(1, len(source) // c.num_counted)][: c.num_counted]
-    coarsest = source.arrays["latent"][(slice(None), *lattice(len(codec.patch), order.coarsest))][..., : order.ends[0]]
+    apart = coarsest(order, source.arrays["latent"], len(codec.patch))
     steps = np.asarray(np.exp(params["log_step"]) if "log_step" in params else _best_steps(codec, params))
     points = {}
     for i, (lambda_, step) in enumerate(zip(c.lambdas, steps, strict=True)):
@@ -276,8 +274,9 @@ def _points(codec: Any, key: jax.Array, params: Params, source: ArraySource) -> 
         point = {"step": step, "weight": weight, "lambda": np.float32(lambda_)}
         made = {"network": network, "points": {str(i): {**point, "tables": context_prior.logistic_tables(order.ends[0])}}}
         symbols = compression.round(made, i, z)
-        first = whole_symbols(np.rint((coarsest - statistics["mean"][: order.ends[0]]) / step[: order.ends[0]]))
-        point["tables"] = context_prior.count_tables(order, network, i, symbols, first).to_arrays()
+        first = slice(order.ends[0])
+        differing = whole_symbols(np.rint((apart - statistics["mean"][first]) / step[first]))
+        point["tables"] = context_prior.count_tables(order, network, i, symbols, differing).to_arrays()
         points[str(i)] = point
     return {"network": network, "latent_mean": statistics["mean"], "points": points}
 

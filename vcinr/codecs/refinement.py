@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vcinr.codecs import context_prior, neighbour_synthesis
-from vcinr.codecs.coding_order import Order, is_odd
+from vcinr.codecs.coding_order import Order
 
 MAX_EFFORT = 8
 FURTHEST = 0.3
@@ -26,8 +26,7 @@ def cost(order: Order, parts: Mapping[str, Any], own: jax.Array, seen: jax.Array
     own, seen: the symbols as what is coded and scaled back, and as what prior and synthesis look at; equal for the cost itself.
     parts: ``prior``, ``synthesis`` and ``weight`` [k] of one point, and its number, ``point``.
     """
-    odd = jnp.asarray(is_odd(z.shape[:-1]), z.dtype)
-    predicted = context_prior.predict(order, parts["prior"], parts["point"], seen, odd)
+    predicted = context_prior.predict(order, parts["prior"], parts["point"], seen)
     bits = jnp.sum(jnp.where(order.predicted(z.shape[:-1]), context_prior.bin_bits(*predicted, own), 0.0))
     corrected = neighbour_synthesis.apply(parts["synthesis"], neighbour_synthesis.rows(seen, order.neighbour_dims, jnp))
     return bits + jnp.sum(parts["weight"] * jnp.square(own + (corrected - seen) - z))

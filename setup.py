@@ -57,7 +57,7 @@ setup(
     extras_require=EXTRAS,
     packages=find_packages(include=["vcinr", "vcinr.*"]),
     package_data={"vcinr": ["py.typed", "evaluation/published/*.json", "models/**/*"]},
-    entry_points={"console_scripts": ["vcinr = vcinr.cli:main"]},
+    entry_points={"console_scripts": ["vcinr = vcinr.cli.main:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from benchmarks.subjects import pictures
 from benchmarks.timing import paired_times, ratio
-from vcinr.model import Model
-from vcinr.signals.images import write_image
+from vcinr.modalities.picture_files import write_image
+from vcinr.model.model import Model
 
 HEIGHT, WIDTH = 256, 384
 
@@ -33,7 +33,7 @@ def compare(model: Model, repeats: int) -> Table:
 
         def encode(cache: str) -> None:
             arguments = ("encode", str(folder / "picture.png"), str(folder / "picture.vcinr"), "--model", str(folder / "model"))
-            start(cache, "-m", "vcinr.cli", *arguments)
+            start(cache, "-m", "vcinr.cli.main", *arguments)
 
         def cold() -> None:
             with tempfile.TemporaryDirectory(dir=folder) as empty:
@@ -44,7 +44,7 @@ def compare(model: Model, repeats: int) -> Table:
         work = {
             "cold: empty cache": cold,
             "warm: filled cache": lambda: encode(filled),
-            "imports alone": lambda: start("", "-c", "import vcinr.model, vcinr.signals.images"),
+            "imports alone": lambda: start("", "-c", "import vcinr.model.model, vcinr.modalities.picture_files"),
         }
         times = paired_times(work, repeats, warm_up=False)
     table = Table("process", "s", "of warm", title=f"`vcinr encode` of one {HEIGHT}×{WIDTH} picture", title_justify="left")

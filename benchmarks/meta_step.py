@@ -15,11 +15,11 @@ from rich.table import Table
 
 from benchmarks.subjects import describe, patch_source
 from benchmarks.timing import milliseconds, paired_times, ratio
-from vcinr.adaptation.meta_sgd import StepSizes, step_size
-from vcinr.codecs.codec import Stage
-from vcinr.codecs.meta_learning import signal_loss
+from vcinr.adaptation.inner_loop import StepSizes, step_size
+from vcinr.adaptation.meta_learning import signal_loss
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.devices import all_devices_mesh, replicate, shard_batch
+from vcinr.stage import Stage
 from vcinr.training.optimisers import make_optimiser
 from vcinr.training.stages import make_step
 from vcinr.training.state import init_state
@@ -49,7 +49,7 @@ VARIANTS = {
 
 
 def looped_meta_loss(config: VCINRConfig, trained: Mapping[str, Any], example: Mapping[str, jax.Array]) -> tuple[jax.Array, dict]:
-    """`vcinr.codecs.meta_learning.meta_loss` as one would first write it."""
+    """`vcinr.adaptation.meta_learning.meta_loss` as one would first write it."""
 
     def loss(phi: jax.Array) -> jax.Array:
         return signal_loss(config, trained["shared"], phi, example["values"])

@@ -7,12 +7,12 @@ import dataclasses
 import jax
 import numpy as np
 
-from vcinr.codecs.bottleneck import QuantiserConfig
-from vcinr.codecs.codec import TrainingConfig
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
+from vcinr.compression.bottleneck import QuantiserConfig
+from vcinr.datasets.sources import PatchSource
 from vcinr.fields.field import FieldConfig
-from vcinr.model import Model, make_model
-from vcinr.signals.sources import PatchSource
+from vcinr.model.model import Model, make_model
+from vcinr.stage import TrainingConfig
 
 
 def vc_inr_config(num_layers: int = 5, width: int = 64, batch_size: int = 16, patch: int = 32) -> VCINRConfig:

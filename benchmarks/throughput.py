@@ -8,7 +8,7 @@ from rich.table import Table
 
 from benchmarks.subjects import describe, pictures, with_batch
 from benchmarks.timing import paired_times, ratio
-from vcinr.model import Model
+from vcinr.model.model import Model
 
 ALONE = "1"
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vcinr.codecs import CODECS, Codec, build_config, make_codec
+from vcinr.codecs import CODECS, Codec, make_codec
+from vcinr.config import build_config, nearest
 
 DATA = {
-    "name": "",  # of a set in `vcinr.signals.datasets.DATASETS`
+    "name": "",  # of a set in `vcinr.datasets.catalogue.DATASETS`
     "path": "",  # for the set `folder`
     "background": "",  # for `folder`, as `python -m experiments.prepare folder --background`
     "eight_bit": False,  # for `folder`, likewise
@@ -53,7 +53,7 @@ def codec_of(config: ConfigDict) -> Codec:
 def choose(variants: Mapping[str, Callable[[], ConfigDict]], name: str | None) -> ConfigDict:
     """The variant of that name; ValueError that names the nearest and all others for anything else."""
     if name not in variants:
-        raise ValueError(f"no config variant {name!r}{_nearest(str(name), variants)}")
+        raise ValueError(f"no config variant {name!r}{nearest(str(name), variants)}")
     return variants[name]()
 
 
@@ -64,10 +64,5 @@ def check_key(config: ConfigDict, path: str) -> None:
         if not isinstance(node, ConfigDict):
             raise ValueError(f"{where} is a value and has no key {key!r}")
         if key not in node:
-            raise ValueError(f"{where} has no key {key!r}{_nearest(key, node)}")
+            raise ValueError(f"{where} has no key {key!r}{nearest(key, node)}")
         node, where = node[key], f"{where}.{key}"
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(valid), 1)
-    return (f"; did you mean {close[0]!r}?" if close else "") + f" (valid: {', '.join(valid)})"

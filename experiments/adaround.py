@@ -21,20 +21,20 @@ import numpy as np
 from skimage.data import astronaut
 
 from experiments.command_line import run_study
-from vcinr.adaptation.adaround import AdaRoundConfig
-from vcinr.adaptation.overfit import OptimiserSpec
-from vcinr.adaptation.quantisation_aware import RetrainingConfig, num_flipped
-from vcinr.codecs import weight_coding
-from vcinr.codecs.weight_coding import Batch, FitConfig, WeightCodingConfig, signal_errors
+from vcinr.adaptation.long_fit import OptimiserSpec
 from vcinr.codecs.whole_signals import batches_of_equal_shape
 from vcinr.entropy.range_coder import symbol_bits
 from vcinr.evaluation.metrics import psnr_db
-from vcinr.evaluation.studies import save_study, study_table
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
+from vcinr.modalities.picture_files import read_image
 from vcinr.provenance import provenance
-from vcinr.signals.images import read_image
+from vcinr.report.studies import save_study, study_table
 from vcinr.signals.patches import to_signal
+from vcinr.weights import coding as weight_coding
+from vcinr.weights.adaround import AdaRoundConfig
+from vcinr.weights.coding import Batch, FitConfig, WeightCodingConfig, signal_errors
+from vcinr.weights.retraining import RetrainingConfig, num_flipped
 
 COLUMNS = (
     "bits",

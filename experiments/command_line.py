@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from vcinr.signals.datasets import DatasetMissing
+from vcinr.datasets.catalogue import DatasetMissing
 
 
 def run_study(study: Callable[[argparse.Namespace], str], options: argparse.Namespace, *also: type[Exception]) -> int:

@@ -19,13 +19,13 @@ from ml_collections import ConfigDict
 
 from experiments import data
 from experiments.command_line import run_study
-from vcinr.codecs.context_prior import context_sizes, groups
 from vcinr.codecs.latent_codec import LatentCodec
+from vcinr.context.prior import context_sizes, groups
 from vcinr.devices import use_cpu_cores
-from vcinr.evaluation.studies import save_study, study_table
 from vcinr.fields import siren
-from vcinr.model import load
+from vcinr.model.model import load
 from vcinr.provenance import provenance
+from vcinr.report.studies import save_study, study_table
 
 COLUMNS = ["model", "effort", "encode, s", "decode, s", "field", "synthesis", "prior", "all, MAC a pixel"]
 PAPERS = {"10 × 512 (COIN++)": (10, 512), "15 × 512 (Functa)": (15, 512)}

@@ -9,9 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.base import codec_of
-from vcinr.codecs.codec import training_patch
-from vcinr.signals.datasets import load_split
-from vcinr.signals.sources import PatchSource
+from vcinr.codec import training_patch
+from vcinr.datasets.catalogue import load_split
+from vcinr.datasets.sources import PatchSource
 
 
 def pictures(config: ConfigDict, split: str) -> Sequence[np.ndarray]:

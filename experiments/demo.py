@@ -25,13 +25,13 @@ from PIL import Image
 from configs import klt, vc_inr
 from experiments import data
 from experiments.train import batch_sizes, train
+from vcinr.datasets.catalogue import DatasetMissing, prepare
 from vcinr.devices import use_cpu_cores
 from vcinr.evaluation.classical import measure_jpeg, measure_jpeg2000
 from vcinr.evaluation.measure import measure
-from vcinr.evaluation.plots import Reconstruction, plot_rd, plot_reconstructions
-from vcinr.evaluation.report import print_table
-from vcinr.model import Model
-from vcinr.signals.datasets import DatasetMissing, prepare
+from vcinr.model.model import Model
+from vcinr.report.page import print_table
+from vcinr.report.plots import Reconstruction, plot_rd, plot_reconstructions
 from vcinr.training.progress import Progress
 from vcinr.trees import write_atomically
 
@@ -78,7 +78,7 @@ def check_other_process(model: Model, tiles: list[np.ndarray], folder: Path) -> 
             path = files / f"point{point}_tile{i:03d}.vcinr"
             path.write_bytes(content)
             expected[path] = decoded
-    command = [sys.executable, "-m", "vcinr.cli", "decode", *map(str, expected), "--out", str(pictures)]
+    command = [sys.executable, "-m", "vcinr.cli.main", "decode", *map(str, expected), "--out", str(pictures)]
     if subprocess.run([*command, "--model", str(folder / "model")], check=False).returncode != 0:
         raise RuntimeError(f"another process could not decode the files in {files}")
     for path, decoded in expected.items():

@@ -20,13 +20,13 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments import data
+from vcinr.datasets.catalogue import DatasetMissing
 from vcinr.devices import use_cpu_cores
 from vcinr.evaluation.classical import measure_jpeg, measure_jpeg2000
 from vcinr.evaluation.measure import measure
-from vcinr.evaluation.report import print_table, save_run
-from vcinr.model import load
+from vcinr.model.model import load
 from vcinr.provenance import provenance
-from vcinr.signals.datasets import DatasetMissing
+from vcinr.report.page import print_table, save_run
 from vcinr.training.progress import Progress
 from vcinr.trees import write_atomically
 

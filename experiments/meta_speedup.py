@@ -26,22 +26,22 @@ from matplotlib.figure import Figure
 
 from experiments.command_line import run_study
 from experiments.data import evenly_spaced, tiles
-from vcinr.adaptation.overfit import OptimiserSpec, overfit
-from vcinr.codecs import weight_coding
-from vcinr.codecs.codec import TrainingConfig
-from vcinr.codecs.meta_learning import AdaptationConfig
+from vcinr.adaptation.long_fit import OptimiserSpec, overfit
+from vcinr.adaptation.meta_learning import AdaptationConfig
 from vcinr.codecs.strumpler_meta import StrumplerMeta, StrumplerMetaConfig, base_weights, first_updates
-from vcinr.codecs.weight_coding import Batch, FitConfig
 from vcinr.codecs.whole_signals import SignalBatch, batches_of_equal_shape
+from vcinr.datasets.catalogue import load_split
+from vcinr.datasets.sources import PatchSource
 from vcinr.evaluation.metrics import psnr_db
-from vcinr.evaluation.studies import save_study, study_table
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
 from vcinr.provenance import provenance
-from vcinr.signals.datasets import load_split
+from vcinr.report.studies import save_study, study_table
 from vcinr.signals.patches import to_signal
-from vcinr.signals.sources import PatchSource
+from vcinr.stage import TrainingConfig
 from vcinr.training.run import train
+from vcinr.weights import coding as weight_coding
+from vcinr.weights.coding import Batch, FitConfig
 
 EVERY = 10
 """Steps between two points of a curve."""

@@ -21,23 +21,24 @@ from ml_collections import ConfigDict
 
 from experiments import data
 from experiments.command_line import run_study
-from vcinr.codecs import context_prior
-from vcinr.codecs.codec import Code, Params
-from vcinr.codecs.coding import stream_bits
-from vcinr.codecs.coding_order import Order, coarsest, differences, streams_of, symbols_of
-from vcinr.codecs.contextual import Contextual
-from vcinr.codecs.contextual_training import latent_crops
+from vcinr.bitstream.payload import stream_bits
+from vcinr.codec import Code
 from vcinr.codecs.latent_codec import patch_rows, per_signal
+from vcinr.context import prior as context_prior
+from vcinr.context.compression import Contextual
+from vcinr.context.order import Order, coarsest, differences, streams_of, symbols_of
+from vcinr.context.training import latent_crops
 from vcinr.devices import use_cpu_cores
 from vcinr.entropy.tables import code_length_bits, tables_from_columns
 from vcinr.evaluation.bd_rate import bd_psnr_db, bd_rate_percent, psnr_at
 from vcinr.evaluation.measure import measure
-from vcinr.evaluation.studies import save_study, study_table
-from vcinr.model import Model, load
+from vcinr.modalities.picture import MODALITIES
+from vcinr.model.model import Model, load
 from vcinr.provenance import provenance
-from vcinr.signals.modalities import MODALITIES
+from vcinr.report.studies import save_study, study_table
 from vcinr.signals.patches import from_values, to_signal
 from vcinr.signals.signal import Grid
+from vcinr.stage import Params
 
 Curve = list[tuple[float, float]]
 

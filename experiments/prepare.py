@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vcinr.signals.datasets import DATASETS, DATASETS_DIR_VARIABLE, DatasetMissing, prepare
-from vcinr.signals.images import ImageError
+from vcinr.datasets.catalogue import DATASETS, DATASETS_DIR_VARIABLE, DatasetMissing, prepare
+from vcinr.modalities.picture_files import ImageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

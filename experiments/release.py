@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vcinr.evaluation.report import check_run
-from vcinr.model import Model, load
-from vcinr.model_folder import BUNDLED
+from vcinr.model.folder import BUNDLED
+from vcinr.model.model import Model, load
+from vcinr.report.page import check_run
 from vcinr.trees import write_atomically
 
 MAX_BYTES = 10_000_000
@@ -62,7 +62,7 @@ COLUMNS = (
 def release(workdir: str | Path, name: str, results: Sequence[str | Path], out: str | Path = BUNDLED) -> Path:
     """Writes the model of ``workdir`` and its card to ``out``/``name``, and returns that folder.
 
-    results: records of `vcinr.evaluation.report.save_run`.   ValueError, and nothing written, where the model is not float16, is
+    results: records of `vcinr.report.page.save_run`.   ValueError, and nothing written, where the model is not float16, is
     not one that `experiments.train` made of a known data set, is larger than a bundled one may be, or was not what is recorded.
     """
     trained = load(Path(workdir) / "model")

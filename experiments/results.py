@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from vcinr.evaluation.report import render_results
+from vcinr.report.page import render_results
 
 
 def main(arguments: list[str] | None = None) -> int:

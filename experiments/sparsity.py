@@ -25,20 +25,20 @@ import jax
 import numpy as np
 
 from experiments.command_line import run_study
-from vcinr.codecs.batching import map_batches
-from vcinr.codecs.codec import Stage, TrainingConfig
+from vcinr.adaptation.meta_learning import AdaptationConfig
+from vcinr.batching import map_batches
 from vcinr.codecs.functa import Functa, FunctaConfig
-from vcinr.codecs.gating import GateConfig
 from vcinr.codecs.latent_codec import LatentCodec
-from vcinr.codecs.meta_learning import AdaptationConfig
 from vcinr.codecs.meta_sparse_inr import MetaSparseINR, MetaSparseINRConfig
 from vcinr.codecs.mscn import MSCNConfig, MSCNStructured, MSCNUnstructured, StructuredConfig
+from vcinr.datasets.catalogue import load_split
+from vcinr.datasets.sources import PatchSource
 from vcinr.evaluation.metrics import psnr_db
-from vcinr.evaluation.studies import save_study, study_table
 from vcinr.fields.field import FieldConfig
 from vcinr.provenance import git_revision, provenance
-from vcinr.signals.datasets import load_split
-from vcinr.signals.sources import PatchSource
+from vcinr.report.studies import save_study, study_table
+from vcinr.sparsity.gating import GateConfig
+from vcinr.stage import Stage, TrainingConfig
 from vcinr.training.run import train
 from vcinr.trees import write_atomically
 

@@ -23,10 +23,10 @@ from ml_collections import ConfigDict, config_flags
 
 from configs.base import check_key, codec_of
 from experiments import data
+from vcinr.datasets.catalogue import DatasetMissing
 from vcinr.devices import initialise_distributed, use_cpu_cores
 from vcinr.evaluation.measure import measure
-from vcinr.model import Model, make_model
-from vcinr.signals.datasets import DatasetMissing
+from vcinr.model.model import Model, make_model
 from vcinr.training.optimisers import make_schedule
 from vcinr.training.run import describe, record_start
 from vcinr.training.run import train as train_stages

@@ -71,8 +71,8 @@ def picture() -> np.ndarray:
 def klt_model_dir(tmp_path_factory) -> Path:
     """The folder of a trained ``klt`` model: patches of 8×8, three operating points from coarse to fine."""
     from vcinr.codecs.klt import KLT, KLTConfig
-    from vcinr.model import make_model
-    from vcinr.signals.sources import PatchSource
+    from vcinr.datasets.sources import PatchSource
+    from vcinr.model.model import make_model
     from vcinr.training.run import train
 
     folder = tmp_path_factory.mktemp("klt")

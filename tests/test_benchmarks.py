@@ -8,7 +8,7 @@ import pytest
 from benchmarks import coder, meta_step, throughput
 from benchmarks.subjects import untrained_model, vc_inr_config
 from benchmarks.timing import paired_times, ratio
-from vcinr.codecs.meta_learning import AdaptationConfig
+from vcinr.adaptation.meta_learning import AdaptationConfig
 from vcinr.entropy.range_coder import Decoder, Table
 
 TINY = vc_inr_config(num_layers=2, width=8, batch_size=4, patch=4)

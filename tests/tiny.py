@@ -3,7 +3,7 @@
 import numpy as np
 
 from vcinr.codecs.klt import KLT, KLTConfig
-from vcinr.model import make_model
+from vcinr.model.model import make_model
 
 
 def hand_made(step=2 / 255, **about):

@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from vcinr import devices
-from vcinr.codecs.bottleneck import QuantiserConfig
-from vcinr.codecs.codec import TrainingConfig
-from vcinr.codecs.meta_learning import adapt_latent
+from vcinr.adaptation.meta_learning import adapt_latent
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
+from vcinr.compression.bottleneck import QuantiserConfig
+from vcinr.datasets.sources import PatchSource
 from vcinr.fields.field import FieldConfig
-from vcinr.model import load, make_model
-from vcinr.signals.sources import PatchSource
+from vcinr.model.model import load, make_model
+from vcinr.stage import TrainingConfig
 from vcinr.training.optimisers import make_optimiser
 from vcinr.training.stages import make_step, mean_gradient
 from vcinr.training.state import init_state

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from vcinr.bitstream import BitstreamError
+from vcinr.bitstream.container import BitstreamError
 
 if TYPE_CHECKING:
-    from vcinr.model import Model, ModelError, load
+    from vcinr.model.model import Model, ModelError, load
 
 __version__ = "0.1.0"
 __all__ = ["BitstreamError", "Model", "ModelError", "load"]
@@ -14,7 +14,7 @@ __all__ = ["BitstreamError", "Model", "ModelError", "load"]
 def __getattr__(name: str) -> Any:
     # Importing JAX takes a second, which `vcinr --help` and `vcinr info` need not wait for.
     if name in __all__:
-        from vcinr import model
+        from vcinr.model import model
 
         return getattr(model, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

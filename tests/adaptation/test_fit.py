@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from vcinr.adaptation.fit import fit
-from vcinr.adaptation.meta_sgd import HIGH, LOW, adapt, init_step_sizes, largest_curvature, meta_sgd, step_size
+from vcinr.adaptation.inner_loop import HIGH, LOW, adapt, init_step_sizes, largest_curvature, meta_sgd, step_size
 from vcinr.adaptation.objective import chunked_mean_squared_error, mean_squared_error
 
 

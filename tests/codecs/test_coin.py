@@ -15,11 +15,12 @@ import pytest
 import vcinr
 from tests.conftest import smooth_picture
 from tests.tiny import psnr
-from vcinr import bitstream
-from vcinr.adaptation.overfit import OptimiserSpec
-from vcinr.bitstream import BitstreamError
-from vcinr.codecs import coding, whole_signals
-from vcinr.codecs.codec import Code, grid_of
+from vcinr.adaptation.long_fit import OptimiserSpec
+from vcinr.bitstream import container
+from vcinr.bitstream import payload as payload_coding
+from vcinr.bitstream.container import BitstreamError
+from vcinr.codec import Code, grid_of
+from vcinr.codecs import whole_signals
 from vcinr.codecs.coin import (
     MAX_DEPTH,
     MAX_OMEGA_0,
@@ -34,7 +35,7 @@ from vcinr.codecs.coin import (
     to_symbols,
 )
 from vcinr.entropy.range_coder import Uniform
-from vcinr.model import ModelError, find_by_fingerprint, load, make_model
+from vcinr.model.model import ModelError, find_by_fingerprint, load, make_model
 from vcinr.signals.patches import to_signal
 
 SHAPES = [(24, 36), (36, 24), (24, 36), (1, 50)]
@@ -183,7 +184,7 @@ def test_the_search_keeps_the_budget_and_takes_the_best(pictures, tmp_path, monk
     # What has been tried is read, not fitted again.
     assert sorted(path.name.rpartition("_")[0] for path in tmp_path.iterdir()) == ["search_1x12_24x36", "search_2x8_24x36"]
     with monkeypatch.context() as patch:
-        patch.setattr("vcinr.adaptation.overfit._compiled", None)
+        patch.setattr("vcinr.adaptation.long_fit._compiled", None)
         assert model.choose_point(picture, bpp=bpp, workdir=tmp_path) == point
     files = {i: model.encode(picture, i) for i in candidates}
     assert all(8 * len(data) <= bpp * 24 * 36 for data in files.values())
@@ -216,11 +217,11 @@ OTHER_PROCESS = """
 import sys
 from pathlib import Path
 import numpy as np
-from vcinr import bitstream
-from vcinr.model import find_by_fingerprint
+from vcinr.bitstream import container
+from vcinr.model.model import find_by_fingerprint
 for name in sys.argv[1:]:
     data = Path(name).read_bytes()
-    model = find_by_fingerprint(bitstream.peek(data).fingerprint)
+    model = find_by_fingerprint(container.peek(data).fingerprint)
     _, (code,), _ = model.read_codes(data)
     np.savez(name + ".npz", symbols=code.streams["weights"], picture=model.decode(data))
 """
@@ -244,7 +245,7 @@ def test_it_is_loaded_by_its_name(model, files, tmp_path, monkeypatch):
     assert found.codec == Coin()
     assert (found.num_bytes, len(found.points)) == (0, len(CoinConfig().points))
     np.testing.assert_array_equal(found.decode(files[0]), model.decode(files[0]))
-    assert find_by_fingerprint(bitstream.peek(files[0]).fingerprint).codec == Coin()
+    assert find_by_fingerprint(container.peek(files[0]).fingerprint).codec == Coin()
     # A folder with a model in it is not passed over in silence.
     model.save(tmp_path / "coin" / "model")
     with pytest.raises(ModelError, match="no model in coin: .*; did you mean coin/model"):
@@ -267,12 +268,12 @@ def test_it_is_loaded_by_its_name(model, files, tmp_path, monkeypatch):
 def forged(model, meta, payload, shape=(4, 4)):
     """A file with a checksum that fits whatever it decodes to."""
     codec, grid = model.codec, grid_of(model.codec, shape)
-    head = bitstream.head_bytes(bytes.fromhex(model.points[0]["fingerprint"]), [shape], [meta], codec.meta_types)
+    head = container.head_bytes(bytes.fromhex(model.points[0]["fingerprint"]), [shape], [meta], codec.meta_types)
     try:
-        codes = coding.decode_payload(codec, model.params, 0, [grid], [meta], payload)
+        codes = payload_coding.decode_payload(codec, model.params, 0, [grid], [meta], payload)
     except BitstreamError:
         codes = []
-    return bitstream.write(head, payload, bitstream.checksum(head, coding.ordered_streams(codec, codes)))
+    return container.write(head, payload, container.checksum(head, payload_coding.ordered_streams(codec, codes)))
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
+from vcinr.bitstream.payload import estimated_bits
+from vcinr.codec import training_patch
 from vcinr.codecs import CODECS, Codec, make_codec
-from vcinr.codecs.codec import training_patch
-from vcinr.codecs.coding import estimated_bits
 from vcinr.codecs.combinations import COMBINATIONS
-from vcinr.model import load, make_model
-from vcinr.signals.sources import PatchSource
+from vcinr.datasets.sources import PatchSource
+from vcinr.model.model import load, make_model
 from vcinr.training.run import train
 
 ONE_STEP = {"num_steps": 1, "batch_size": 2, "warmup_steps": 0, "lr": 1e-3}

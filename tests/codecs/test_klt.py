@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from vcinr.codecs.klt import KLT, KLTConfig, quantise, reconstruct
-from vcinr.codecs.principal_components import principal_components
+from vcinr.datasets.sources import PatchSource
 from vcinr.evaluation.measure import measure
-from vcinr.model import load, make_model
-from vcinr.signals.sources import PatchSource
+from vcinr.model.model import load, make_model
+from vcinr.signals.principal_components import principal_components
 from vcinr.training.run import train
 
 

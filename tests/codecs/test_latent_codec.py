@@ -9,20 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vcinr import bitstream
-from vcinr.codecs.codec import TrainingConfig
-from vcinr.codecs.coding import estimated_bits
+from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent, draw, meta_loss, signal_loss, subset
+from vcinr.bitstream import container
+from vcinr.bitstream.payload import estimated_bits
 from vcinr.codecs.coinpp import CoinPP, CoinPPConfig
 from vcinr.codecs.functa import Functa, FunctaConfig
 from vcinr.codecs.latent_codec import LatentCodecConfig, coded, uncoded
-from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, draw, meta_loss, signal_loss, subset
-from vcinr.codecs.patch_by_patch import check_count
-from vcinr.codecs.uniform_compression import Uniform, UniformConfig
+from vcinr.compression.patch_by_patch import check_count
+from vcinr.compression.uniform import Uniform, UniformConfig
+from vcinr.datasets.sources import ArraySource, PatchSource
 from vcinr.entropy.uniform_quantiser import quantise
 from vcinr.fields.field import FieldConfig
-from vcinr.model import make_model
+from vcinr.model.model import make_model
 from vcinr.signals.signal import Grid
-from vcinr.signals.sources import ArraySource, PatchSource
+from vcinr.stage import TrainingConfig
 from vcinr.training.run import train
 
 TINY = {
@@ -154,9 +154,9 @@ def test_a_signal_of_too_many_numbers_is_refused_before_memory_is_taken(model):
     grid = Grid((2**14, 2**14), (6, 6))
     with pytest.raises(ValueError, match="at most 67108864 are coded"):
         check_count(64, grid)
-    head = bitstream.head_bytes(bytes.fromhex(model.points[0]["fingerprint"]), [(2**15, 2**15)], [{}], {})
-    with pytest.raises(bitstream.BitstreamError):
-        model.decode(bitstream.write(head, b"", 0), max_pixels=2**40)
+    head = container.head_bytes(bytes.fromhex(model.points[0]["fingerprint"]), [(2**15, 2**15)], [{}], {})
+    with pytest.raises(container.BitstreamError):
+        model.decode(container.write(head, b"", 0), max_pixels=2**40)
 
 
 def test_a_range_without_width_quantises_to_its_one_level():

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vcinr.codecs.codec import TrainingConfig
-from vcinr.codecs.coding import estimated_bits
-from vcinr.codecs.meta_learning import AdaptationConfig
+from vcinr.adaptation.meta_learning import AdaptationConfig
+from vcinr.bitstream.payload import estimated_bits
 from vcinr.codecs.meta_sparse_inr import MetaSparseINR, MetaSparseINRConfig
-from vcinr.codecs.uniform_compression import UniformConfig
+from vcinr.compression.uniform import UniformConfig
+from vcinr.datasets.sources import PatchSource
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
-from vcinr.model import load, make_model
-from vcinr.signals.sources import PatchSource
+from vcinr.model.model import load, make_model
+from vcinr.stage import TrainingConfig
 from vcinr.training.run import train
 
 STEPS = TrainingConfig(num_steps=3, batch_size=4, warmup_steps=1, lr=1e-3, collapse_db=0.0)

@@ -9,18 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vcinr.adaptation import hard_concrete
-from vcinr.codecs.codec import Code, TrainingConfig
-from vcinr.codecs.coding import estimated_bits, fingerprint
-from vcinr.codecs.gating import GateConfig, adapt_gated, spread
-from vcinr.codecs.meta_learning import AdaptationConfig
+from vcinr.adaptation.meta_learning import AdaptationConfig
+from vcinr.bitstream.fingerprint import fingerprint
+from vcinr.bitstream.payload import estimated_bits
+from vcinr.codec import Code
 from vcinr.codecs.mscn import MSCNConfig, MSCNStructured, MSCNUnstructured, StructuredConfig
-from vcinr.codecs.signal_patterns import open_gates
-from vcinr.codecs.uniform_compression import UniformConfig
+from vcinr.compression.uniform import UniformConfig
+from vcinr.datasets.sources import PatchSource
 from vcinr.fields.field import FieldConfig
-from vcinr.model import ModelError, load, make_model
+from vcinr.model.model import ModelError, load, make_model
 from vcinr.signals.patches import to_signal
-from vcinr.signals.sources import PatchSource
+from vcinr.sparsity import hard_concrete
+from vcinr.sparsity.gating import GateConfig, adapt_gated, spread
+from vcinr.sparsity.signal_patterns import open_gates
+from vcinr.stage import TrainingConfig
 from vcinr.training.run import train
 
 STEPS = TrainingConfig(num_steps=3, batch_size=4, warmup_steps=1, lr=1e-3, collapse_db=0.0)

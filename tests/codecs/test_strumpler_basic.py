@@ -13,18 +13,19 @@ import pytest
 import vcinr
 from tests.conftest import smooth_picture
 from tests.tiny import psnr
-from vcinr import bitstream
-from vcinr.adaptation.adaround import AdaRoundConfig
-from vcinr.adaptation.overfit import OptimiserSpec
-from vcinr.adaptation.quantisation_aware import RetrainingConfig
-from vcinr.bitstream import BitstreamError
-from vcinr.codecs import coding, make_codec
-from vcinr.codecs.codec import Code, grid_of
+from vcinr.adaptation.long_fit import OptimiserSpec
+from vcinr.bitstream import container
+from vcinr.bitstream import payload as payload_coding
+from vcinr.bitstream.container import BitstreamError
+from vcinr.codec import Code, grid_of
+from vcinr.codecs import make_codec
 from vcinr.codecs.strumpler_basic import MAX_META, StrumplerBasic, StrumplerBasicConfig, field_of
-from vcinr.codecs.weight_coding import WeightCodingConfig, make_code
 from vcinr.fields import siren
-from vcinr.model import find_by_fingerprint, make_model
-from vcinr.signals.modalities import MODALITIES
+from vcinr.modalities.picture import MODALITIES
+from vcinr.model.model import find_by_fingerprint, make_model
+from vcinr.weights.adaround import AdaRoundConfig
+from vcinr.weights.coding import WeightCodingConfig, make_code
+from vcinr.weights.retraining import RetrainingConfig
 
 SHAPES = [(24, 36), (36, 24), (24, 36)]
 CONFIG = StrumplerBasicConfig(
@@ -122,11 +123,11 @@ OTHER_PROCESS = """
 import sys
 from pathlib import Path
 import numpy as np
-from vcinr import bitstream
-from vcinr.model import find_by_fingerprint
+from vcinr.bitstream import container
+from vcinr.model.model import find_by_fingerprint
 for name in sys.argv[1:]:
     data = Path(name).read_bytes()
-    model = find_by_fingerprint(bitstream.peek(data).fingerprint)
+    model = find_by_fingerprint(container.peek(data).fingerprint)
     _, (code,), _ = model.read_codes(data)
     np.savez(name + ".npz", picture=model.decode(data), **code.streams)
 """
@@ -149,7 +150,7 @@ def test_it_is_loaded_by_its_name(model, files):
     found = vcinr.load("strumpler_basic")
     assert found.codec == StrumplerBasic()
     np.testing.assert_array_equal(found.decode(files[0]), model.decode(files[0]))
-    assert find_by_fingerprint(bitstream.peek(files[0]).fingerprint).codec == StrumplerBasic()
+    assert find_by_fingerprint(container.peek(files[0]).fingerprint).codec == StrumplerBasic()
 
 
 def test_other_modalities_take_its_defaults(monkeypatch):
@@ -177,9 +178,9 @@ def forged(model, code, shape=(4, 4), meta=None):
     """A whole file of a code that no encoder makes, its head saying ``meta``."""
     grid = grid_of(model.codec, shape)
     fingerprint = bytes.fromhex(model.points[0]["fingerprint"])
-    head = bitstream.head_bytes(fingerprint, [shape], [meta or code.meta], model.codec.meta_types)
-    payload = coding.encode_payload(model.codec, model.params, 0, [grid], [code])
-    return bitstream.write(head, payload, bitstream.checksum(head, coding.ordered_streams(model.codec, [code])))
+    head = container.head_bytes(fingerprint, [shape], [meta or code.meta], model.codec.meta_types)
+    payload = payload_coding.encode_payload(model.codec, model.params, 0, [grid], [code])
+    return container.write(head, payload, container.checksum(head, payload_coding.ordered_streams(model.codec, [code])))
 
 
 @pytest.mark.parametrize("name", MAX_META)
@@ -217,7 +218,7 @@ def test_steps_that_are_no_positive_numbers_are_refused(model, bits, monkeypatch
     steps[3] = bits
     hostile = Code({**code.streams, "steps": steps}, code.meta)
     with monkeypatch.context() as patch:
-        patch.setattr("vcinr.codecs.weight_coding.from_bfloat16", lambda bits: bits)
+        patch.setattr("vcinr.weights.coding.from_bfloat16", lambda bits: bits)
         data = forged(model, hostile)
     with pytest.raises(BitstreamError, match="a quantiser step is not a positive finite number"):
         model.decode(data)

@@ -11,22 +11,23 @@ import pytest
 
 from tests.conftest import smooth_picture
 from tests.tiny import psnr
-from vcinr.adaptation.adaround import AdaRoundConfig
-from vcinr.adaptation.overfit import OptimiserSpec
-from vcinr.adaptation.quantisation_aware import RetrainingConfig
-from vcinr.bitstream import BitstreamError
-from vcinr.codecs import weight_coding
-from vcinr.codecs.codec import Code, TrainingConfig, grid_of, training_patch
-from vcinr.codecs.meta_learning import AdaptationConfig
+from vcinr.adaptation.long_fit import OptimiserSpec
+from vcinr.adaptation.meta_learning import AdaptationConfig
+from vcinr.bitstream.container import BitstreamError
+from vcinr.codec import Code, grid_of, training_patch
 from vcinr.codecs.strumpler_meta import StrumplerMeta, StrumplerMetaConfig, base_weights, first_updates
-from vcinr.codecs.weight_coding import FitConfig, WeightCodingConfig
 from vcinr.codecs.whole_signals import batches_of_equal_shape
+from vcinr.datasets.sources import PatchSource
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig, make_field
-from vcinr.model import load, make_model
+from vcinr.model.model import load, make_model
 from vcinr.signals.patches import to_signal
-from vcinr.signals.sources import PatchSource
+from vcinr.stage import TrainingConfig
 from vcinr.training.run import train
+from vcinr.weights import coding as weight_coding
+from vcinr.weights.adaround import AdaRoundConfig
+from vcinr.weights.coding import FitConfig, WeightCodingConfig
+from vcinr.weights.retraining import RetrainingConfig
 
 SHAPES = [(24, 36), (36, 24)]
 CONFIG = StrumplerMetaConfig(
@@ -121,7 +122,7 @@ def test_another_process_decodes_with_the_model(model, folder, files, tmp_path):
 import sys
 from pathlib import Path
 import numpy as np
-from vcinr.model import load
+from vcinr.model.model import load
 model, data = load(sys.argv[1]), Path(sys.argv[2]).read_bytes()
 np.savez(sys.argv[2] + ".npz", picture=model.decode(data), **model.read_codes(data)[1][0].streams)
 """
@@ -172,7 +173,7 @@ def test_hostile_streams_are_refused(model, files, monkeypatch):
         steps = code.streams["steps"].copy()
         steps[0] = bits
         with monkeypatch.context() as patch:
-            patch.setattr("vcinr.codecs.weight_coding.from_bfloat16", lambda bits: bits)
+            patch.setattr("vcinr.weights.coding.from_bfloat16", lambda bits: bits)
             data = model.write_codes(0, [Code({**code.streams, "steps": steps})], [grid])
         with pytest.raises(BitstreamError, match="a quantiser step is not a positive finite number"):
             model.decode(data)

@@ -9,17 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vcinr.codecs import meta_learning
-from vcinr.codecs.bottleneck import QuantiserConfig
-from vcinr.codecs.codec import Code, TrainingConfig
-from vcinr.codecs.coding import estimated_bits
-from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, curvature, meta_loss, referenced, signal_loss
+from vcinr.adaptation import meta_learning
+from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent, curvature, meta_loss, referenced, signal_loss
+from vcinr.bitstream.payload import estimated_bits
+from vcinr.codec import Code
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
+from vcinr.compression.bottleneck import QuantiserConfig
+from vcinr.datasets.sources import PatchSource
 from vcinr.fields.field import FieldConfig, make_field
-from vcinr.model import load, make_model
+from vcinr.model.model import load, make_model
 from vcinr.signals.grids import pixel_grid
 from vcinr.signals.patches import to_signal
-from vcinr.signals.sources import PatchSource
+from vcinr.stage import TrainingConfig
 from vcinr.training.loop import run_stage
 from vcinr.training.run import train
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from tests.conftest import smooth_picture
-from vcinr import bitstream
-from vcinr.bitstream import BitstreamError
+from vcinr.bitstream import container
+from vcinr.bitstream.container import BitstreamError
+from vcinr.codec import Code, grid_of
 from vcinr.codecs import whole_signals
-from vcinr.codecs.codec import Code, grid_of
 from vcinr.codecs.coin import Coin, to_symbols
 from vcinr.codecs.strumpler_basic import StrumplerBasic, field_of
-from vcinr.codecs.weight_coding import bfloat16_above, from_bfloat16, make_code
 from vcinr.fields import siren
-from vcinr.model import make_model
+from vcinr.model.model import make_model
 from vcinr.signals.grids import pixel_grid
 from vcinr.signals.patches import to_signal
+from vcinr.weights.coding import bfloat16_above, from_bfloat16, make_code
 
 SHAPES = [(24, 36), (36, 24), (24, 36), (1, 50)]
 HEAD = {"num_layers": 2, "width": 6, "encoding": 1, "num_frequencies": 3, "milliscale": 1400, "omega_0": 17, "activation": 0}
@@ -160,25 +160,25 @@ def zeros(depth, width, omega_0=30):
     return Code({"weights": np.zeros(count, np.int32)}, {"depth": depth, "width": width, "omega_0": omega_0})
 
 
-def container(model, codes, shape=(1, 1), payload=None):
+def container_file(model, codes, shape=(1, 1), payload=None):
     grids = [grid_of(model.codec, shape)] * len(codes)
     if payload is None:
         return model.write_codes(0, codes, grids)
     fingerprint = bytes.fromhex(model.points[0]["fingerprint"])
-    head = bitstream.head_bytes(fingerprint, [shape] * len(codes), [code.meta for code in codes], model.codec.meta_types)
-    return bitstream.write(head, payload, 0)
+    head = container.head_bytes(fingerprint, [shape] * len(codes), [code.meta for code in codes], model.codec.meta_types)
+    return container.write(head, payload, 0)
 
 
 def test_networks_without_payload_take_no_memory_beyond_the_limit(coin):
     code = zeros(64, 127)
-    data = container(coin, [code] * 40, payload=b"")
+    data = container_file(coin, [code] * 40, payload=b"")
     assert len(data) < 300
     tracemalloc.start()
     try:
         with pytest.raises(BitstreamError, match="asks for more than 33554432 symbols"):
             coin.decode_together(data)
         # One signal was asked for: what the others hold is not looked at.
-        for few in (data, container(coin, [code] * 2, payload=b"")):
+        for few in (data, container_file(coin, [code] * 2, payload=b"")):
             with pytest.raises(BitstreamError, match=r"the file holds \d+ signals: use Model\.decode_together"):
                 coin.decode(few)
         assert tracemalloc.get_traced_memory()[1] < 2**19
@@ -191,7 +191,7 @@ def test_work_is_limited_on_both_ways(coin, strumpler, monkeypatch):
     shape = (4096, 2048)
     wide = HEAD | {"num_layers": 4, "width": 500}
     for model, meta in ((coin, zeros(64, 127).meta), (strumpler, wide)):
-        data = container(model, [Code({}, meta)], shape, b"")
+        data = container_file(model, [Code({}, meta)], shape, b"")
         with pytest.raises(BitstreamError, match=r"at 4096×2048 samples take \d+ multiplications; the limit is 4398046511104"):
             model.decode(data)
     monkeypatch.setattr(whole_signals, "MAX_WORK", 1000)
@@ -213,21 +213,21 @@ def test_one_program_serves_every_frequency_and_few_networks_go_into_a_file(coin
 
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        together = coin.decode_together(container(coin, codes, (3, 4)))
+        together = coin.decode_together(container_file(coin, codes, (3, 4)))
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
     assert len(compiled) == 1
     for code, picture in zip(codes, together, strict=True):
-        alone = coin.decode(container(coin, [code], (3, 4)))
+        alone = coin.decode(container_file(coin, [code], (3, 4)))
         assert np.abs(picture.astype(int) - alone).max() <= 1
     assert math.dist(together[0].ravel(), together[-1].ravel()) > 10
-    files = [container(coin, [zeros(1, width)]) for width in range(1, 18)]
+    files = [container_file(coin, [zeros(1, width)]) for width in range(1, 18)]
     assert len(coin.decode_together(coin.join(files[:16]))) == 16
     with pytest.raises(ValueError, match="17 different networks; a file holds at most 16"):
         coin.join(files)
     many = [zeros(1, width) for width in range(1, 18)]
     with pytest.raises(BitstreamError, match="17 different networks"):
-        coin.decode_together(container(coin, many, payload=b""))
+        coin.decode_together(container_file(coin, many, payload=b""))
 
 
 @pytest.mark.parametrize("codec", [Coin(), StrumplerBasic()], ids=lambda codec: codec.name)

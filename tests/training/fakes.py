@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.codecs.codec import Stage, TrainingConfig
+from vcinr.stage import Stage, TrainingConfig
 
 CONFIG = TrainingConfig(
     num_steps=40, batch_size=8, lr=0.05, warmup_steps=4, clip_norm=1.0, log_every=5, checkpoint_every=10, max_rollbacks=2

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vcinr.codecs.codec import TrainingConfig
+from vcinr.stage import TrainingConfig
 from vcinr.training.optimisers import make_optimiser, make_schedule
 
 

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr import bitstream
+from vcinr.adaptation.long_fit import OptimiserSpec, overfit
 from vcinr.adaptation.objective import chunked_mean_squared_error
-from vcinr.adaptation.overfit import OptimiserSpec, overfit
-from vcinr.bitstream import BitstreamError
-from vcinr.codecs.codec import Code, Params, Progress
+from vcinr.bitstream import container
+from vcinr.bitstream.container import BitstreamError
+from vcinr.codec import Code
 from vcinr.codecs.whole_signals import (
     SelfContainedCodec,
     SignalBatch,
@@ -34,8 +34,9 @@ from vcinr.codecs.whole_signals import (
 from vcinr.entropy.range_coder import Uniform
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig, evaluate
-from vcinr.signals.modalities import MODALITIES
+from vcinr.modalities.picture import MODALITIES
 from vcinr.signals.signal import Grid, Signal
+from vcinr.stage import Params, Progress
 
 BITS = 16
 """Of a weight in the file."""
@@ -116,9 +117,9 @@ def file_bits(field: FieldConfig, shape: Sequence[int]) -> int:
     A range of 2^32 at least, rounded to a multiple of 2^24, costs under 2^-7.4 bits a symbol; the end costs under 8 bytes.
     """
     meta = {"depth": field.num_layers, "width": field.width, "omega_0": int(field.omega_0)}
-    head = bitstream.head_bytes(bytes(bitstream.FINGERPRINT_SIZE), [shape], [meta], META_TYPES)
+    head = container.head_bytes(bytes(container.FINGERPRINT_SIZE), [shape], [meta], META_TYPES)
     payload = math.ceil((BITS + 2.0**-7.4) * num_weights(field) / 8) + 8
-    return 8 * (len(head) + payload + bitstream.CHECKSUM_SIZE)
+    return 8 * (len(head) + payload + container.CHECKSUM_SIZE)
 
 
 def reconstruction_loss(config: tuple[FieldConfig, int], coords: Any, layers: Any, data: Any, step: Any) -> jax.Array:
@@ -151,7 +152,7 @@ META_TYPES = {"depth": "int", "width": "int", "omega_0": "int"}
 
 @dataclasses.dataclass(frozen=True)
 class Coin(SelfContainedCodec):
-    """The codec; see `vcinr.codecs.codec.Codec`. An operating point is an architecture, which the file names itself."""
+    """The codec; see `vcinr.codec.Codec`. An operating point is an architecture, which the file names itself."""
 
     config: CoinConfig = CoinConfig()
     name = "coin"

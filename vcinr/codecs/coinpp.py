@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from vcinr.codecs.codec import TrainingConfig
+from vcinr.adaptation.meta_learning import AdaptationConfig
 from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig
-from vcinr.codecs.meta_learning import AdaptationConfig
 from vcinr.fields.field import FieldConfig
+from vcinr.stage import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class CoinPPConfig(LatentCodecConfig):
 
 @dataclasses.dataclass(frozen=True)
 class CoinPP(LatentCodec):
-    """The codec; see `vcinr.codecs.codec.Codec`."""
+    """The codec; see `vcinr.codec.Codec`."""
 
     config: CoinPPConfig = CoinPPConfig()
     name = "coinpp"

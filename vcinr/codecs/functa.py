@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from vcinr.codecs.codec import TrainingConfig
+from vcinr.adaptation.meta_learning import AdaptationConfig
 from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig
-from vcinr.codecs.meta_learning import AdaptationConfig
 from vcinr.fields.field import FieldConfig
+from vcinr.stage import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FunctaConfig(LatentCodecConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Functa(LatentCodec):
-    """The codec; see `vcinr.codecs.codec.Codec`."""
+    """The codec; see `vcinr.codec.Codec`."""
 
     config: FunctaConfig = FunctaConfig()
     name = "functa"

@@ -13,15 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.codecs.batching import map_batches
-from vcinr.codecs.codec import Code, ExampleSource, Params, Progress, Stage, TrainingConfig
-from vcinr.codecs.examples import modality_of, normalise_batch
-from vcinr.codecs.principal_components import principal_components
+from vcinr.batching import map_batches
+from vcinr.codec import Code
+from vcinr.datasets.sources import ArraySource
 from vcinr.entropy.range_coder import Table
 from vcinr.entropy.tables import tables_from_columns
-from vcinr.signals.modalities import MODALITIES
+from vcinr.modalities.examples import modality_of, normalise_batch
+from vcinr.modalities.picture import MODALITIES
+from vcinr.signals.principal_components import principal_components
 from vcinr.signals.signal import Grid, Signal
-from vcinr.signals.sources import ArraySource
+from vcinr.stage import ExampleSource, Params, Progress, Stage, TrainingConfig
 
 BATCH = 256
 """Patches a device takes at once."""
@@ -64,7 +65,7 @@ def reconstruct(config: KLTConfig, shared: tuple, symbols: jax.Array) -> jax.Arr
 
 @dataclasses.dataclass(frozen=True)
 class KLT:
-    """The codec; see `vcinr.codecs.codec.Codec`."""
+    """The codec; see `vcinr.codec.Codec`."""
 
     config: KLTConfig = KLTConfig()
     name = "klt"

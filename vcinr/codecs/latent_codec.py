@@ -14,20 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.codecs import meta_learning
-from vcinr.codecs.batching import map_batches
-from vcinr.codecs.bottleneck import QuantiserConfig
-from vcinr.codecs.codec import Code, ExampleSource, Params, Progress, Stage, TrainingConfig
-from vcinr.codecs.contextual import Contextual, ContextualConfig
-from vcinr.codecs.examples import modality_of, normalise_batch
-from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent, layers_loss
-from vcinr.codecs.uniform_compression import Uniform, UniformConfig
-from vcinr.codecs.variational import Variational
+from vcinr.adaptation import meta_learning
+from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent, layers_loss
+from vcinr.batching import map_batches
+from vcinr.codec import Code
+from vcinr.compression.bottleneck import QuantiserConfig
+from vcinr.compression.uniform import Uniform, UniformConfig
+from vcinr.compression.variational import Variational
+from vcinr.context.compression import Contextual, ContextualConfig
+from vcinr.datasets.sources import ArraySource
 from vcinr.entropy.range_coder import Table
 from vcinr.fields.field import FieldConfig, evaluate, make_field
+from vcinr.modalities.examples import modality_of, normalise_batch
 from vcinr.signals.grids import pixel_grid
 from vcinr.signals.signal import Grid, Signal
-from vcinr.signals.sources import ArraySource
+from vcinr.stage import ExampleSource, Params, Progress, Stage, TrainingConfig
 
 COMPRESSIONS = {
     "uniform": lambda config: Uniform(config.uniform),
@@ -44,7 +45,7 @@ PRIOR_BATCH = 256
 class Compression(Protocol):
     """How the numbers that a file pays for become symbols; pure functions of arrays, apart from the stages.
 
-    streams: names, in the order of coding; see `vcinr.codecs.codec.Codec.streams`.
+    streams: names, in the order of coding; see `vcinr.codec.Codec.streams`.
     masked: whether a patch over the edge is fitted where the signal is, and not to the repeated edge besides. Where neighbours
         predict each other, the patch that goes on as it ends costs less.
     """
@@ -75,7 +76,7 @@ class Compression(Protocol):
     def symbol_model(
         self, codec: LatentCodec, params: Params, point: int, grid: Grid, decoded: Mapping[str, np.ndarray], name: str
     ) -> Table:
-        """See `vcinr.codecs.codec.Codec.symbol_model`."""
+        """See `vcinr.codec.Codec.symbol_model`."""
 
     def symbol_rows(self, codec: LatentCodec, params: Params, streams: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
         """The symbols that `synthesise` needs of each patch of a signal, [p, r] (host)."""
@@ -134,7 +135,7 @@ class LatentCodecConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LatentCodec:
-    """Base of the codecs; see `vcinr.codecs.codec.Codec`. A codec adds a name and, where it differs, what is marked below.
+    """Base of the codecs; see `vcinr.codec.Codec`. A codec adds a name and, where it differs, what is marked below.
 
     The file pays for m of the latent's k numbers: all, or those at ``params["coded"]`` (int32 [m]), the others being 0.
     """

@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.adaptation.pruning import geometric_schedule, magnitude_mask
-from vcinr.codecs import gating
-from vcinr.codecs.codec import ExampleSource, Params, Stage, TrainingConfig
-from vcinr.codecs.gating import PARTS, GateConfig
+from vcinr.adaptation.meta_learning import AdaptationConfig
 from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig, coded, uncoded
-from vcinr.codecs.meta_learning import AdaptationConfig
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
+from vcinr.sparsity import gating
+from vcinr.sparsity.gating import PARTS, GateConfig
+from vcinr.sparsity.pruning import geometric_schedule, magnitude_mask
+from vcinr.stage import ExampleSource, Params, Stage, TrainingConfig
 
 MASKED = GateConfig(apply="weights", group="entry")
 
@@ -59,7 +59,7 @@ class MetaSparseINRConfig(LatentCodecConfig):
 
 @dataclasses.dataclass(frozen=True)
 class MetaSparseINR(LatentCodec):
-    """The codec; see `vcinr.codecs.codec.Codec`."""
+    """The codec; see `vcinr.codec.Codec`."""
 
     config: MetaSparseINRConfig = MetaSparseINRConfig()
     name = "meta_sparse_inr"

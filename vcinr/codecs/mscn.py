@@ -21,17 +21,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.adaptation import hard_concrete
-from vcinr.codecs import gating, signal_patterns
-from vcinr.codecs.codec import Code, ExampleSource, Params, Progress, Stage, TrainingConfig
-from vcinr.codecs.examples import NormalisedSource
-from vcinr.codecs.gating import PARTS, GateConfig
+from vcinr.adaptation.meta_learning import AdaptationConfig, cut, draw, lr_multipliers, signal_loss
+from vcinr.codec import Code
 from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig, coded, uncoded
-from vcinr.codecs.meta_learning import AdaptationConfig, cut, draw, lr_multipliers, signal_loss
-from vcinr.codecs.signal_patterns import PatternUniform
 from vcinr.entropy.range_coder import Table
 from vcinr.fields.field import FieldConfig, make_field
+from vcinr.modalities.examples import NormalisedSource
 from vcinr.signals.signal import Grid, Signal
+from vcinr.sparsity import gating, hard_concrete, signal_patterns
+from vcinr.sparsity.gating import PARTS, GateConfig
+from vcinr.sparsity.signal_patterns import PatternUniform
+from vcinr.stage import ExampleSource, Params, Progress, Stage, TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class StructuredConfig(MSCNConfig):
 
 @dataclasses.dataclass(frozen=True)
 class MSCN(LatentCodec):
-    """Base of both forms; see `vcinr.codecs.codec.Codec`."""
+    """Base of both forms; see `vcinr.codec.Codec`."""
 
     config: MSCNConfig = MSCNConfig()
     fitted = (*PARTS, "gates")

@@ -14,10 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.adaptation.overfit import OptimiserSpec
-from vcinr.codecs import weight_coding
-from vcinr.codecs.codec import Code, Params, Progress
-from vcinr.codecs.weight_coding import FitConfig, WeightCodingConfig
+from vcinr.adaptation.long_fit import OptimiserSpec
+from vcinr.codec import Code
 from vcinr.codecs.whole_signals import (
     SelfContainedCodec,
     batch_progress,
@@ -28,8 +26,11 @@ from vcinr.codecs.whole_signals import (
 from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
-from vcinr.signals.modalities import MODALITIES
+from vcinr.modalities.picture import MODALITIES
 from vcinr.signals.signal import Grid, Signal
+from vcinr.stage import Params, Progress
+from vcinr.weights import coding as weight_coding
+from vcinr.weights.coding import FitConfig, WeightCodingConfig
 
 # Their place is what a file holds, so new ones go to the end.
 _ENCODINGS = ("none", "nerf", "gaussian")
@@ -131,7 +132,7 @@ def field_of(modality: str, meta: Mapping[str, int | float]) -> FieldConfig:
 
 @dataclasses.dataclass(frozen=True)
 class StrumplerBasic(SelfContainedCodec):
-    """The codec; see `vcinr.codecs.codec.Codec`."""
+    """The codec; see `vcinr.codec.Codec`."""
 
     config: StrumplerBasicConfig = StrumplerBasicConfig()
     name = "strumpler_basic"

@@ -15,18 +15,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.adaptation.overfit import OptimiserSpec
-from vcinr.codecs import meta_learning, weight_coding
-from vcinr.codecs.batching import map_batches
-from vcinr.codecs.codec import Code, Params, Progress, Stage, TrainingConfig
-from vcinr.codecs.examples import modality_of
-from vcinr.codecs.meta_learning import AdaptationConfig, adapt_latent
-from vcinr.codecs.weight_coding import FitConfig, WeightCodingConfig
+from vcinr.adaptation import meta_learning
+from vcinr.adaptation.long_fit import OptimiserSpec
+from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent
+from vcinr.batching import map_batches
+from vcinr.codec import Code
 from vcinr.codecs.whole_signals import SignalBatch, WholeSignalCodec, batch_progress, batches_of_equal_shape, evaluate_everywhere
 from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
+from vcinr.modalities.examples import modality_of
 from vcinr.signals.signal import Grid, Signal
+from vcinr.stage import Params, Progress, Stage, TrainingConfig
+from vcinr.weights import coding as weight_coding
+from vcinr.weights.coding import FitConfig, WeightCodingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +98,7 @@ def first_updates(config: StrumplerMetaConfig, params: Params, signals: SignalBa
 
 @dataclasses.dataclass(frozen=True)
 class StrumplerMeta(WholeSignalCodec):
-    """The codec; see `vcinr.codecs.codec.Codec`."""
+    """The codec; see `vcinr.codec.Codec`."""
 
     config: StrumplerMetaConfig = StrumplerMetaConfig()
     name = "strumpler_meta"

@@ -16,16 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.codecs import warm_start
-from vcinr.codecs.codec import Stage, TrainingConfig
-from vcinr.codecs.examples import normalise_batch
+from vcinr.adaptation import warm_start
+from vcinr.adaptation.meta_learning import meta_stage
+from vcinr.adaptation.warm_start import WarmStartConfig
 from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig
-from vcinr.codecs.meta_learning import meta_stage
-from vcinr.codecs.warm_start import WarmStartConfig
+from vcinr.datasets.sources import ArraySource
 from vcinr.fields.field import FieldConfig
+from vcinr.modalities.examples import normalise_batch
+from vcinr.modalities.picture import MODALITIES
 from vcinr.signals.grids import pixel_grid
-from vcinr.signals.modalities import MODALITIES
-from vcinr.signals.sources import ArraySource
+from vcinr.stage import Stage, TrainingConfig
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class VCINRConfig(LatentCodecConfig):
 
 @dataclasses.dataclass(frozen=True)
 class VCINR(LatentCodec):
-    """The codec; see `vcinr.codecs.codec.Codec`."""
+    """The codec; see `vcinr.codec.Codec`."""
 
     config: VCINRConfig = VCINRConfig()
     name = "vc_inr"

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from vcinr.codecs.batching import map_batches
-from vcinr.codecs.codec import Params, Progress, Stage
+from vcinr.batching import map_batches
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig, evaluate
 from vcinr.signals.grids import pixel_grid
 from vcinr.signals.signal import Grid, Signal
+from vcinr.stage import Params, Progress, Stage
 
 EVALUATED_SAMPLES = 2**16
 """Coordinates that a device evaluates fields at together."""
@@ -30,7 +30,7 @@ SMALLEST_CHUNK, LARGEST_CHUNK = 2**10, 2**14
 
 @dataclasses.dataclass(frozen=True)
 class WholeSignalCodec:
-    """What codecs that fit signals whole share; see `vcinr.codecs.codec.Codec`."""
+    """What codecs that fit signals whole share; see `vcinr.codec.Codec`."""
 
     config: Any
     patch = ()

@@ -40,7 +40,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Measures operating points of a model; every number comes from bytes that were decoded.
 
-    model: a `vcinr.model.Model`. pictures: uint8 [h, w, 3] each, held in memory together with what they decode to.
+    model: a `vcinr.model.model.Model`. pictures: uint8 [h, w, 3] each, held in memory together with what they decode to.
     dataset, split: names, for the rows. points: indices into ``model.points``, all of them by default.
     progress: called with every step of encoding and after each of the three that follow; a point counts `POINT_STEPS`.
     workdir: where a codec that optimises for long keeps what it has reached, so that an interrupted measurement goes on, and
@@ -177,7 +177,7 @@ def check_picture(picture: Any) -> np.ndarray:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or picture.size == 0:
         raise ValueError(
             f"pictures are measured as uint8 [h, w, 3], not {picture.dtype} {list(picture.shape)}: "
-            "read them with vcinr.signals.images.read_image"
+            "read them with vcinr.modalities.picture_files.read_image"
         )
     return picture
 

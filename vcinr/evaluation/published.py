@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib.resources
 import json
+
+from vcinr.config import nearest
 
 # The data lie in the folder ``published`` beside this module.
 _FOLDER = importlib.resources.files("vcinr.evaluation").joinpath("published")
@@ -55,10 +56,5 @@ def load(codec: str, dataset: str) -> Curve:
 def _unknown(codec: str, dataset: str) -> str:
     codecs = sorted({c for c, d in available() if d == dataset})
     if not codecs:
-        datasets = sorted({d for _, d in available()})
-        nearest = difflib.get_close_matches(dataset, datasets, n=1)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        return f"no published curve on {dataset!r}: {hint}there are {', '.join(datasets)}"
-    nearest = difflib.get_close_matches(codec, codecs, n=1)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"no published curve of {codec!r} on {dataset}: {hint}there are {', '.join(codecs)}"
+        return f"no published curve on {dataset!r}{nearest(dataset, sorted({d for _, d in available()}))}"
+    return f"no published curve of {codec!r} on {dataset}{nearest(codec, codecs)}"

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vcinr.codecs.codec import ExampleSource, Params, Stage
 from vcinr.devices import all_devices_mesh, local_rows, replicate, shard_batch
+from vcinr.stage import ExampleSource, Params, Stage
 from vcinr.training.checkpoints import Checkpoints
 from vcinr.training.metrics_log import MetricsLog
 from vcinr.training.optimisers import make_optimiser, make_schedule

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import optax
 
-from vcinr.codecs.codec import TrainingConfig
+from vcinr.stage import TrainingConfig
 
 
 def make_schedule(config: TrainingConfig) -> optax.Schedule:

@@ -14,8 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
-from vcinr.codecs.codec import ExampleSource, Params, Stage
 from vcinr.provenance import differences, environment, git_revision
+from vcinr.stage import ExampleSource, Params, Stage
 from vcinr.training.loop import run_stage
 from vcinr.training.progress import Progress
 from vcinr.trees import write_atomically

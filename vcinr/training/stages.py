@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from vcinr.codecs.codec import ExampleSource, Stage
 from vcinr.devices import AXIS, all_devices_mesh, axis_mean, local_rows, pmapped, replicate, shard_batch
+from vcinr.stage import ExampleSource, Stage
 from vcinr.training.state import COLLAPSED, HEALTHY, NON_FINITE, TrainState, ramped_decay, step_key
 
 SMOOTHING_STEPS = 20

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vcinr.codecs.codec import TrainingConfig
+from vcinr.stage import TrainingConfig
 
 HEALTHY, NON_FINITE, COLLAPSED = 0, 1, 2
 

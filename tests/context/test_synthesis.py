@@ -1,0 +1,74 @@
+"""The synthesis that sees neighbours: nothing at its start, and later only the dimensions that neighbours lend."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vcinr.context import synthesis as neighbour_synthesis
+
+K, NEAR = 5, 2
+
+
+def symbols_of(counts, seed=0):
+    return np.random.default_rng(seed).integers(-30, 30, (*counts, K))
+
+
+def parameters(rank, seed=0, points=3):
+    start = neighbour_synthesis.init(jax.random.key(seed), K, K + (3**rank - 1) * NEAR, 7, points)
+    rng = np.random.default_rng(seed)
+    return start, jax.tree.map(lambda a: jnp.asarray(rng.normal(0, 0.3, a.shape), jnp.float32), start)
+
+
+@pytest.mark.parametrize("counts", [(4,), (1, 1), (1, 5), (3, 4), (2, 2, 3)])
+def test_rows_are_the_patch_and_then_what_its_neighbours_lend(counts):
+    symbols = symbols_of(counts)
+    rows = neighbour_synthesis.rows(symbols, NEAR)
+    for place in itertools.product(*map(range, counts)):
+        expected = symbols[place].tolist()
+        for step in itertools.product((-1, 0, 1), repeat=len(counts)):
+            at = tuple(np.add(place, step))
+            if any(step):
+                inside = all(0 <= i < n for i, n in zip(at, counts, strict=True))
+                expected += symbols[at][:NEAR].tolist() if inside else [0] * NEAR
+        assert rows[place].tolist() == expected
+    np.testing.assert_array_equal(neighbour_synthesis.rows(jnp.asarray(symbols), NEAR, jnp), rows)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_it_starts_as_the_identity(rank):
+    start, _ = parameters(rank)
+    symbols = symbols_of((4,) * rank) * 1000
+    for point in range(3):
+        own = neighbour_synthesis.of_point(start, point)
+        np.testing.assert_array_equal(neighbour_synthesis.apply(own, neighbour_synthesis.rows(symbols, NEAR)), symbols)
+
+
+def test_it_sees_the_lent_dimensions_of_the_patches_around_and_nothing_else():
+    own = neighbour_synthesis.of_point(parameters(2)[1], 1)
+
+    def made(symbols):
+        return np.asarray(neighbour_synthesis.apply(own, neighbour_synthesis.rows(symbols, NEAR)))
+
+    symbols = symbols_of((5, 5)) % 3
+    before = made(symbols)
+    for dim in range(K):
+        changed = symbols.copy()
+        changed[2, 2, dim] += 4
+        moved = (made(changed) != before).any(axis=-1)
+        expected = np.zeros((5, 5), bool)
+        expected[(slice(1, 4),) * 2 if dim < NEAR else (2, 2)] = True
+        np.testing.assert_array_equal(moved, expected)
+
+
+def test_points_share_all_but_their_biases_and_far_symbols_stay_finite():
+    trained = parameters(2)[1]
+    one, other = (neighbour_synthesis.of_point(trained, point) for point in (0, 2))
+    assert {name for name in trained if not np.array_equal(one[name], other[name])} == {"bias_0", "bias_1", "offset"}
+    wild = np.full((1, 1, K), 2**31 - 1)
+    wild[..., 1] = -(2**31)
+    out = np.asarray(neighbour_synthesis.apply(one, neighbour_synthesis.rows(wild, NEAR)))
+    # The network sees them held; the identity's part is exact.
+    np.testing.assert_allclose(out, wild, rtol=1e-6)

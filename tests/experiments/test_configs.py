@@ -1,0 +1,224 @@
+"""Configs: every variant builds its codec and survives JSON; every gradient stage has a step at every size."""
+
+import dataclasses
+import importlib
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base, klt, vc_inr
+from tests.conftest import smooth_picture
+from vcinr.codec import grid_of, training_patch
+from vcinr.codecs import CODECS
+from vcinr.datasets.sources import ArraySource, PatchSource
+from vcinr.training.optimisers import make_optimiser, make_schedule
+from vcinr.training.run import train
+
+FILES = {codec: importlib.import_module(f"configs.{codec}") for codec in CODECS}
+VARIANTS = [(codec, name) for codec, file in FILES.items() for name in file.VARIANTS]
+
+
+def test_every_codec_has_its_configs():
+    assert all("demo" in file.VARIANTS and len(file.VARIANTS) > 1 for file in FILES.values())
+    assert {"demo", "cifar10_small", "kodak"} <= set(klt.VARIANTS)
+    assert {"demo", "cifar10", "cifar10_small", "kodak"} <= set(vc_inr.VARIANTS)
+
+
+@pytest.mark.parametrize(("codec", "name"), VARIANTS)
+def test_a_variant_is_locked_builds_its_codec_and_survives_json(codec, name):
+    config = FILES[codec].get_config(name)
+    assert config.is_locked
+    built = base.codec_of(config)
+    assert (built.name, built.patch) == (codec, tuple(config.get("patch", ())))
+    again = ConfigDict(json.loads(config.to_json()))
+    assert base.codec_of(again).config == built.config
+    assert json.loads(again.to_json()) == json.loads(config.to_json())
+    assert json.loads(json.dumps(dataclasses.asdict(built.config))) == {
+        key: value for key, value in json.loads(config.to_json()).items() if key not in base.COMMON or hasattr(built.config, key)
+    }
+
+
+@pytest.mark.parametrize(("codec", "name"), VARIANTS)
+def test_nothing_but_its_own_keys_and_types_goes_into_a_variant(codec, name):
+    config = FILES[codec].get_config(name)
+    with pytest.raises((AttributeError, KeyError), match='Did you mean "modality"|locked'):
+        config.modalty = 3
+    for key, wrong in (("seed", "1"), ("modality", 8), ("data", 3)):
+        with pytest.raises(TypeError):
+            config[key] = wrong
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+def test_an_unknown_variant_names_the_nearest_and_all_others(file):
+    with pytest.raises(ValueError, match=r"no config variant 'dem0'; did you mean 'demo'\? \(valid: demo, "):
+        file.get_config("dem0")
+    with pytest.raises(ValueError, match=r"no config variant '' \(valid: demo, "):
+        file.get_config("")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"meta": {"num_stepz": 3}}, r"meta has no key 'num_stepz'; did you mean 'num_steps'\?"),
+        ({"meta": {"num_steps": 2.5}}, r"vc_inr\.meta\.num_steps must be int, not 2\.5"),
+        ({"meta": {"num_steps": True}}, r"vc_inr\.meta\.num_steps must be int, not True"),
+        ({"meta": {"lr": "fast"}}, r"vc_inr\.meta\.lr must be float, not 'fast'"),
+        ({"meta": 3}, r"vc_inr\.meta must be TrainingConfig, not 3"),
+        ({"quantiser": {"lambdas": (0.1, "a")}}, r"vc_inr\.quantiser\.lambdas must be float, not 'a'"),
+    ],
+)
+def test_a_config_refuses_what_its_codec_does_not_have(values, message):
+    with pytest.raises(ValueError, match=message):
+        base.make_config("vc_inr", {}, values)
+
+
+def test_a_part_of_a_nested_config_overrides_a_part_of_the_codecs_own_defaults():
+    config = base.make_config("coinpp", {}, {"adaptation": {"num_steps": 2}})
+    own = CODECS["coinpp"][1]().adaptation
+    assert own != type(own)(), "a codec whose defaults are the type's shows nothing"
+    assert base.codec_of(config).config.adaptation == dataclasses.replace(own, num_steps=2)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("meta.num_stepz", r"^config\.meta has no key 'num_stepz'; did you mean 'num_steps'\? \(valid: average_decay, "),
+        ("mta.num_steps", r"^config has no key 'mta'; did you mean 'meta'\?"),
+        ("field.zzz", r"^config\.field has no key 'zzz' \(valid: "),
+        ("seed.x", r"^config\.seed is a value and has no key 'x'$"),
+    ],
+)
+def test_a_path_into_a_config_leads_somewhere_or_names_the_nearest(path, message):
+    config = vc_inr.get_config("demo")
+    base.check_key(config, "meta.num_steps")
+    with pytest.raises(ValueError, match=message):
+        base.check_key(config, path)
+
+
+@pytest.mark.parametrize("name", ["kodak", "celeba"])
+def test_strumplers_weights_are_learned_by_plain_adam(name):
+    training = base.codec_of(FILES["strumpler_meta"].get_config(name)).config.meta
+    schedule = make_schedule(training)
+    np.testing.assert_allclose([schedule(t) for t in (0, 1, 1000, training.num_steps)], training.lr, rtol=1e-6)
+    assert (training.batch_size, training.clip_norm, training.average_decay, training.collapse_db) == (1, 0, 0, 0)
+
+
+def test_the_demo_takes_one_step_in_each_stage(tmp_path):
+    """A whole training of one step a stage, on patches a quarter as large, of pictures from no data set."""
+    config = vc_inr.get_config("demo")
+    config.patch = (16, 16)
+    for training in (config.warm_start.training, config.meta, config.quantiser.training):
+        training.update({"num_steps": 1, "warmup_steps": 0, "checkpoint_every": 0, "eval_every": 0})
+    config.quantiser.update({"num_latents": 64, "prior_steps": 20, "lambdas": config.quantiser.lambdas[:1]})
+    codec = base.codec_of(config)
+    params = train(codec, PatchSource([smooth_picture(80, 96)], codec.patch), seed=0, workdir=tmp_path, quiet=True)
+    trained = [stage.name for stage in codec.stages() if stage.loss is not None]
+    assert trained == ["warm_start", "meta", "quantise_0"]
+    for name in trained:
+        (line,) = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert line["step"] == 1
+        assert all(value is not None and math.isfinite(value) for value in line.values()), (name, line)
+        assert min(line["grad_norm"], line["lr"]) > 0
+    assert codec.num_points(params) == 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("name", vc_inr.VARIANTS)
+def test_every_stage_of_every_size_has_a_gradient_and_a_step(name):
+    """Shapes alone, so that the paper's size costs no more than the demo's."""
+    codec = base.codec_of(vc_inr.get_config(name))
+    c = codec.config
+    n, k, key = math.prod(c.patch), c.field.latent_dim, jax.eval_shape(lambda: jax.random.key(0))
+    contextual = c.compression == "contextual"
+    rows = {"values": array(16, n, 3), "latent": array(16, *(grid_of(codec, c.crop).counts if contextual else ()), k)}
+    params = jax.eval_shape(codec.init, key)
+    steps = 0
+    for stage in codec.stages():
+        if stage.name == "components":
+            found = {"mean": array(n, 3), "basis": array(k, n, 3), "std": array(k), "width_loss_db": array()}
+            params = {**params, "components": found}
+            continue
+        if stage.name == "tables":
+            break  # in whole numbers, on the host
+        trained = jax.eval_shape(lambda key, params, rows, s=stage: s.init(key, params, Rows(rows)), key, params, rows)
+        if stage.loss is not None:
+            frozen = jax.eval_shape(stage.frozen, params)
+            example = {name: array(*rows[name].shape[1:]) for name in rows} | {"sketch": array(n, c.warm_start.sketches)}
+            for loss in (stage.loss, stage.evaluate or stage.loss):
+                value, metrics = jax.eval_shape(loss, trained, frozen, example, key)
+                assert value.shape == ()
+                assert all(metric.shape == () for metric in metrics.values())
+            gradient, _ = jax.eval_shape(jax.grad(stage.loss, has_aux=True), trained, frozen, example, key)
+            assert shapes(gradient) == shapes(trained)
+            optimiser = make_optimiser(stage.training, jax.tree.map(lambda _: 1.0, trained) if stage.lr_multipliers else None)
+
+            def step(trained, gradient, optimiser=optimiser):
+                updates, _ = optimiser.update(gradient, optimiser.init(trained), trained)
+                return optax.apply_updates(trained, updates)
+
+            assert shapes(jax.eval_shape(step, trained, gradient)) == shapes(trained)
+            steps += 1
+        if stage.name.startswith("quantise_"):
+            params = {**params, "points": {**params["points"], stage.name.removeprefix("quantise_"): trained}}
+        elif stage.name != "warm_start":
+            params = jax.eval_shape(stage.finish, params, trained)
+    assert steps == c.warm_start.enabled + 1 + (1 if contextual else len(c.quantiser.lambdas))
+
+
+@pytest.mark.parametrize(("codec", "name"), [row for row in VARIANTS if row[0] not in ("klt", "vc_inr")])
+def test_every_stage_of_every_peers_field_has_a_gradient(codec, name):
+    """Shapes alone, and memory of the paper's sizes that would not fit here is never taken."""
+    built = base.codec_of(FILES[codec].get_config(name))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, seen = jax.eval_shape(built.init, key), set()
+    for stage in built.stages():
+        kind = stage.name.rstrip("0123456789")
+        if stage.loss is None and kind in ("pattern", "prune_"):
+            gates = params["gates"]["log_alpha"] if kind == "pattern" else params["gates"]
+            params = {**params, "gates": jax.ShapeDtypeStruct(gates.shape, jnp.int32)}
+            continue
+        if stage.loss is None:
+            break
+        rows = {"values": array(8, math.prod(training_patch(built)), 3)}
+        trained = jax.eval_shape(lambda key, params, rows, s=stage: s.init(key, params, Rows(rows)), key, params, rows)
+        if kind not in seen:
+            example, frozen = {"values": array(*rows["values"].shape[1:])}, jax.eval_shape(stage.frozen, params)
+            gradient, _ = jax.eval_shape(jax.grad(stage.loss, has_aux=True), trained, frozen, example, key)
+            assert shapes(gradient) == shapes(trained)
+            make_optimiser(stage.training, stage.lr_multipliers(trained) if stage.lr_multipliers else None)
+        seen.add(kind)
+        params = jax.eval_shape(stage.finish, params, trained)
+    assert len(seen) == {"coin": 0, "strumpler_basic": 0, "meta_sparse_inr": 2}.get(codec, 2 if codec.startswith("mscn") else 1)
+
+
+def test_the_paper_sized_config_is_of_the_papers_size():
+    config = vc_inr.get_config("cifar10")
+    params = jax.eval_shape(base.codec_of(config).init, jax.eval_shape(lambda: jax.random.key(0)))
+    kernels = [params["shared"][f"kernel_{i}"].shape for i in range(11)]
+    assert kernels == [(2, 512), *[(512, 512)] * 9, (512, 3)]
+    assert params["latent_init"].shape == (512,)
+    assert (config.meta.num_steps, config.meta.batch_size, config.meta.lr) == (500_000, 64, 3e-6)
+
+
+class Rows(ArraySource):
+    """The first rows of traced arrays, which no index of NumPy's can be drawn from."""
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+
+    def batch(self, rng, size):
+        return {name: value[:size] for name, value in self.arrays.items()}
+
+
+def array(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def shapes(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)

@@ -1,0 +1,67 @@
+"""Plots: what is drawn, that files are pictures and come out equal, and that nothing global is touched."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.evaluation.fakes import pictures, points
+from vcinr.evaluation.published import load
+from vcinr.report import plots
+
+
+def test_rate_distortion_plot_is_a_picture_and_reproducible(tmp_path):
+    rows = points("klt") + points("jpeg", overhead=5.0) + points("something_new")
+    curves = [load(name, "cifar10") for name in ("coinpp", "recombiner")]
+    for name in ("a.png", "b.png"):
+        plots.plot_rd(rows, tmp_path / name, curves, "title")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    assert min(picture.shape[:2]) > 300
+    for colour in plots.COLOURS[:3]:
+        # Each codec's colour is really on the page.
+        rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
+        assert (np.abs(picture.astype(int) - rgb).max(axis=-1) < 8).sum() > 100
+
+
+def test_plot_refuses_nothing_and_foreign_units(tmp_path):
+    with pytest.raises(ValueError, match="no measured points"):
+        plots.plot_rd([], tmp_path / "x.png")
+    with pytest.raises(ValueError, match="kbps"):
+        plots.plot_rd(points(), tmp_path / "x.png", [load("coinpp", "librispeech")])
+    with pytest.raises(ValueError, match="no reconstructions"):
+        plots.plot_reconstructions([], tmp_path / "x.png")
+
+
+def test_reconstructions_show_no_error_as_grey(tmp_path):
+    # White pictures without error: nothing but the error column is grey.
+    white = np.full((24, 24, 3), 255, np.uint8)
+    plots.plot_reconstructions([plots.Reconstruction(white, white, 0.1)] * 2, tmp_path / "same.png")
+    plots.plot_reconstructions([plots.Reconstruction(white, white - 100, 0.1)] * 2, tmp_path / "dark.png")
+    same, dark = (np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int) for name in ("same.png", "dark.png"))
+    grey, black = np.abs(same - 127).max(axis=-1) < 3, dark.max(axis=-1) < 3
+    third = same.shape[1] // 3
+    assert grey[:, 2 * third + 20 :].mean() > 0.5
+    assert grey[:, : 2 * third - 20].mean() < 0.02
+    assert black[:, 2 * third + 20 :].mean() > 0.5
+    assert black[:, : 2 * third - 20].mean() < 0.02
+
+
+def test_pictures_of_different_shapes_stand_in_two_blocks(tmp_path):
+    images = [*pictures(4), *pictures(2, (30, 10))]
+    rows = [plots.Reconstruction(image, image, 1.0, f"picture {k}") for k, image in enumerate(images)]
+    plots.plot_reconstructions(rows, tmp_path / "rows.png", "title", amplification=8)
+    assert Image.open(tmp_path / "rows.png").width > 1000
+
+
+def test_names_for_readers():
+    assert plots.display_name("coinpp") == "COIN++"
+    assert plots.display_name("klt (first)") == "KLT (linear floor) (first)"
+    assert plots.display_name("unheard_of") == "unheard_of"
+
+
+def test_pyplot_with_its_global_state_is_not_imported():
+    code = "import sys, vcinr.report.page; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,277 @@
+"""Meta-learning: a field from which a few gradient steps on the latent reach any signal.
+
+The inner loop, its loss, and the stage that trains everything through it, for every codec whose latent is one flat vector: a
+few numbers that modulate the field, all of its shifts, or an update of all its weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vcinr.adaptation.inner_loop import (
+    HIGH,
+    LOW,
+    StepSizes,
+    adapt,
+    hessian_product,
+    init_step_sizes,
+    largest_curvature,
+    largest_ritz_value,
+)
+from vcinr.adaptation.objective import chunked_mean_squared_error
+from vcinr.fields.field import FieldConfig, evaluate, make_field
+from vcinr.modalities.examples import NormalisedSource
+from vcinr.signals.grids import pixel_grid
+from vcinr.stage import ExampleSource, Params, Stage, TrainingConfig
+
+Trained = Mapping[str, Any]
+"""What meta-learning makes: θ ("shared"), φ₀ ("latent_init") and the step sizes of the inner loop ("step_sizes")."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptationConfig:
+    """num_steps: of the inner loop, in training.  encode_steps: in encoding, 0 for as many; past the last learned step sizes,
+    these are used again.  step_sizes: "learned", one a step and dimension (Meta-SGD), or "fixed" as they start.
+    initial_step: first step sizes in multiples of 1/λ_max of the inner loss.  inner_lr: first step sizes in themselves, instead
+    of ``initial_step`` where it is not 0.  learn_start: whether φ₀ is trained or stays 0.
+    reference: when that λ_max is measured, "start" for once, on eight patches where training starts, or "running" for anew at
+    every step of training, on the coordinates that it drew; what encoding uses is then measured where training ended, on all
+    coordinates, and stored (see `curvature`). Neither makes training on a ``subset`` suit all coordinates.
+    step_rate: outer rate of the log step sizes, in multiples of that of θ.
+    chunk: coordinates at once, 0 for all.  subset: random coordinates of a training step, 0 for all; see `draw`.
+    first_order: drop second derivatives (an ablation)."""
+
+    num_steps: int = 3
+    encode_steps: int = 0
+    step_sizes: str = "learned"
+    initial_step: float = 0.5
+    inner_lr: float = 0.0
+    learn_start: bool = True
+    reference: str = "start"
+    step_rate: float = 1.0
+    chunk: int = 0
+    subset: int = 0
+    first_order: bool = False
+
+    def __post_init__(self):
+        if self.num_steps < 1 or self.chunk < 0:
+            raise ValueError(f"adaptation needs num_steps >= 1 and chunk >= 0, not {self.num_steps} and {self.chunk}")
+        if self.encode_steps < 0 or self.subset < 0:
+            raise ValueError(f"adaptation needs encode_steps and subset >= 0, not {self.encode_steps} and {self.subset}")
+        if not LOW <= self.initial_step <= HIGH:
+            raise ValueError(f"adaptation.initial_step must lie in [{LOW:g}, {HIGH:g}], not {self.initial_step:g}")
+        if not 0.0 <= self.inner_lr < math.inf:
+            raise ValueError(f"adaptation.inner_lr must be 0 or a positive number, not {self.inner_lr}")
+        if not 0.0 < self.step_rate < math.inf:
+            raise ValueError(f"adaptation.step_rate must be positive, not {self.step_rate}")
+        if self.step_sizes not in ("learned", "fixed"):
+            raise ValueError(f"unknown step_sizes {self.step_sizes!r}; valid are fixed, learned")
+        if self.reference not in ("running", "start"):
+            raise ValueError(f"unknown adaptation.reference {self.reference!r}; valid are running, start")
+        if self.reference == "running" and self.inner_lr:
+            raise ValueError(
+                'adaptation.inner_lr gives step sizes in themselves: leave adaptation.reference at "start", or inner_lr at 0'
+            )
+
+
+@runtime_checkable
+class MetaConfig(Protocol):
+    """What is read here of a codec's config."""
+
+    patch: tuple[int, ...]
+    modality: str
+    field: FieldConfig
+    adaptation: AdaptationConfig
+    meta: TrainingConfig
+
+
+def signal_loss(
+    config: MetaConfig,
+    shared: Any,
+    latent: Float[Array, " k"],
+    values: Float[Array, "n c"],
+    weight: Float[Array, " n"] | None = None,
+    coords: Float[Array, "n d"] | None = None,
+) -> Float[Array, ""]:
+    """Weighted MSE of the field at ``latent`` on one patch; values in [0, 1], coords by default the whole patch's grid."""
+    layers = make_field(config.field).apply({"params": shared}, latent, method="layers")
+    return layers_loss(config, layers, values, weight, coords)
+
+
+def layers_loss(
+    config: MetaConfig,
+    layers: Any,
+    values: Float[Array, "n c"],
+    weight: Float[Array, " n"] | None = None,
+    coords: Float[Array, "n d"] | None = None,
+) -> Float[Array, ""]:
+    """Weighted MSE of the field that these layers make; as `signal_loss`."""
+    coords = jnp.asarray(pixel_grid(config.patch), values.dtype) if coords is None else coords
+    return chunked_mean_squared_error(
+        lambda x: evaluate(config.field, layers, x), coords, values, weight, config.adaptation.chunk
+    )
+
+
+LANCZOS_STEPS = 6
+"""Products of a Hessian with a vector that one measurement of the curvature takes."""
+
+Loss = Callable[..., jax.Array]
+"""As `signal_loss`."""
+
+
+def adapt_latent(
+    config: MetaConfig,
+    trained: Trained,
+    values: Float[Array, "n c"],
+    weight: Float[Array, " n"] | None = None,
+    coords: Float[Array, "n d"] | None = None,
+    *,
+    num_steps: int = 0,
+    loss: Loss = signal_loss,
+    mask: Float[Array, " k"] | None = None,
+) -> Float[Array, " k"]:
+    """The latent of one patch: gradient steps from φ₀ with the learned step sizes (Schwarz et al. 2023, algorithm 1, line 5).
+
+    num_steps: 0 for as many as in training.   mask: multiplies every step; entries where it is 0 stay at φ₀.
+    The inner loss is the error's sum over what is inside, divided by the samples of the whole patch: so its curvature is at most
+    that of a whole patch, and step sizes that suit whole patches stay stable where only a few samples are inside.
+    """
+    a = config.adaptation
+    inside = 1.0 if weight is None else jnp.mean(weight)
+    sizes = StepSizes(**trained["step_sizes"])
+    latent, _ = adapt(
+        lambda phi: inside * loss(config, trained["shared"], phi, values, weight, coords),
+        trained["latent_init"],
+        sizes,
+        num_steps or a.num_steps,
+        first_order=a.first_order,
+        mask=mask,
+    )
+    return latent
+
+
+def subset(config: MetaConfig, values: Float[Array, "n c"], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """(values, coords) of a training step: all, or ``adaptation.subset`` of them drawn without replacement."""
+    coords = jnp.asarray(pixel_grid(config.patch), values.dtype)
+    count = config.adaptation.subset
+    if key is None or not 0 < count < len(coords):
+        return values, coords
+    chosen = jax.random.choice(key, len(coords), (count,), replace=False)
+    return values[chosen], coords[chosen]
+
+
+def draw(
+    config: MetaConfig, values: Float[Array, "n c"], key: jax.Array | None
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """(values, coords) to adapt to, and those to measure the error on: all, or two draws of `subset`.
+
+    With one draw for both, what is rewarded is to fit the points of the draw and not the signal between them.
+    """
+    if key is None:
+        return (subset(config, values, None),) * 2
+    first, second = jax.random.split(key)
+    return subset(config, values, first), subset(config, values, second)
+
+
+def curvature(
+    config: MetaConfig, shared: Any, latent: Float[Array, " k"], coords: Float[Array, "n d"] | None = None
+) -> Float[Array, ""]:
+    """λ_max of the Gauss-Newton matrix of `signal_loss` at a latent, on coords [n, d] or the whole patch's grid.
+
+    It is the Hessian where the signal is the field itself, and so depends on no signal's values: examples of a batch that share
+    their coordinates share it, and encoding can keep it. A subset of the coordinates has a larger one, up to (1 + √(k / n c))²
+    times where all of them have equal eigenvalues (Marchenko and Pastur 1967), and steps relative to its own stay stable on it.
+    No gradient passes. By `LANCZOS_STEPS` products, from a fixed vector: on random features within a tenth, from below.
+    """
+    shared, latent = jax.lax.stop_gradient((shared, latent))
+    coords = jnp.asarray(pixel_grid(config.patch), latent.dtype) if coords is None else coords
+    own = evaluate(config.field, make_field(config.field).apply({"params": shared}, latent, method="layers"), coords)
+    product = hessian_product(lambda phi: signal_loss(config, shared, phi, own, None, coords), latent)
+    start = jax.random.normal(jax.random.key(0), latent.shape, latent.dtype)
+    return jax.lax.stop_gradient(jnp.maximum(largest_ritz_value(product, start, LANCZOS_STEPS), 1e-12))
+
+
+def referenced(config: MetaConfig, trained: Trained, coords: Float[Array, "n d"] | None = None) -> Trained:
+    """The same; with the reference "running", step sizes are relative to the `curvature` at φ₀ on these coordinates."""
+    if config.adaptation.reference == "start":
+        return trained
+    reference = 1.0 / curvature(config, trained["shared"], trained["latent_init"], coords)
+    return {**trained, "step_sizes": {**trained["step_sizes"], "reference": reference}}
+
+
+def meta_loss(
+    config: MetaConfig, trained: Trained, example: Mapping[str, jax.Array], key: jax.Array | None = None
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """MSE after adaptation, whose gradient is the meta-gradient through the inner steps (algorithm 1, lines 6 and 7)."""
+    (inner, inner_coords), (outer, outer_coords) = draw(config, example["values"], key)
+    latent = adapt_latent(config, referenced(config, trained, inner_coords), inner, coords=inner_coords)
+    error = signal_loss(config, trained["shared"], latent, outer, None, outer_coords)
+    return error, {"psnr_db": -10.0 * jnp.log10(error)}
+
+
+def init(config: MetaConfig, key: jax.Array) -> Params:
+    """θ at the field's start, φ₀ = 0, step sizes at ``initial_step``; their reference is measured when training starts."""
+    c, size = config, config.field.latent_size()
+    shared = make_field(c.field).init(key, jnp.zeros((1, c.field.coord_dim)), jnp.zeros(size))["params"]
+    scale = 1.0 if c.adaptation.inner_lr else c.adaptation.initial_step
+    sizes = init_step_sizes(c.adaptation.num_steps, size, c.adaptation.inner_lr or 1.0, scale)
+    return {"shared": shared, "latent_init": jnp.zeros(size), "step_sizes": sizes._asdict()}
+
+
+def start(config: MetaConfig, key: jax.Array, params: Params, source: ExampleSource, loss: Loss = signal_loss) -> dict[str, Any]:
+    """θ, φ₀ and step sizes as training starts from them: relative to 1/λ_max of the inner loss on eight patches, or to that of
+    `curvature` where the config's reference is "running". ValueError for that with another loss, which it does not measure."""
+    params = jax.tree.map(jnp.asarray, {name: params[name] for name in ("shared", "latent_init", "step_sizes")})
+    if config.adaptation.reference == "running":
+        if loss is not signal_loss:
+            raise ValueError('adaptation.reference "running" is not for gated or masked latents; set it to "start"')
+        return jax.jit(partial(referenced, config))(params)
+    if config.adaptation.inner_lr:
+        return params
+    values = source.batch(np.random.default_rng(0), 8)["values"]
+
+    def of_patch(y: jax.Array) -> jax.Array:
+        return largest_curvature(lambda phi: loss(config, params["shared"], phi, y, None, None), params["latent_init"], key)
+
+    largest = jnp.max(jax.jit(lambda rows: jax.lax.map(of_patch, rows))(values))
+    return {**params, "step_sizes": {**params["step_sizes"], "reference": 1.0 / largest}}
+
+
+def lr_multipliers(config: MetaConfig, trained: Any) -> dict[str, Any]:
+    """1 for θ and φ₀, ``adaptation.step_rate`` for the log step sizes; their reference stays."""
+    rates = {part: jax.tree.map(lambda _: 1.0, trained[part]) for part in ("shared", "latent_init")}
+    return {**rates, "step_sizes": {"log_scale": config.adaptation.step_rate, "reference": 0.0}}
+
+
+def cut(config: MetaConfig, trained: Trained) -> Trained:
+    """The same, gradients passing only to what the config has learned; the rest are carried along."""
+    a = config.adaptation
+    fixed = (() if a.learn_start else ("latent_init",)) + (() if a.step_sizes == "learned" else ("step_sizes",))
+    return {part: jax.lax.stop_gradient(tree) if part in fixed else tree for part, tree in trained.items()}
+
+
+def meta_stage(config: MetaConfig, *, rates: Callable[[Any], Any] | None = None) -> Stage:
+    """The stage that trains θ, and φ₀ and step sizes as the config says, through the inner loop (algorithm 1).
+
+    rates: multipliers of the outer rate, instead of `lr_multipliers`.
+    """
+    return Stage(
+        name="meta",
+        training=config.meta,
+        examples=lambda params, patches: NormalisedSource(patches, config.modality),
+        init=lambda key, params, source: start(config, key, params, source),
+        frozen=lambda params: {},
+        loss=lambda trained, frozen, example, key: meta_loss(config, cut(config, trained), example, key),
+        finish=lambda params, trained: {**params, **jax.jit(partial(referenced, config))(trained)},
+        evaluate=lambda trained, frozen, example, key: meta_loss(config, trained, example, None),
+        lr_multipliers=rates or partial(lr_multipliers, config),
+    )

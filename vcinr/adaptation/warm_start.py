@@ -1,0 +1,214 @@
+"""A linear warm start for fields with a linear head: begin as the principal components of the training patches.
+
+The trunk's features are fitted to span the components (variable projection: the head's weights are the least-squares solution at
+every step), the head is solved for, the gates start neutral. Meta-training then starts at the quality of the KLT with as many
+components, less what the features miss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vcinr.fields.field import FieldConfig, evaluate
+from vcinr.signals.principal_components import principal_components
+from vcinr.stage import TrainingConfig
+
+RIDGE = 1e-5
+"""Ridge of the least-squares solution while the trunk is trained, relative to the features' mean squared size: float32 needs
+it. The head is solved for in float64, with 10⁻³ of it."""
+
+MAX_WIDTH_LOSS_DB = 0.05
+"""What the trunk's last width may lose at best of the components before training says so."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStartConfig:
+    """enabled: whether to start so.  num_patches, offsets_per_picture: of the components.
+    sketches: random combinations of the components in one training example.  training: of the trunk, on such examples."""
+
+    enabled: bool = False
+    num_patches: int = 20000
+    offsets_per_picture: int = 2
+    sketches: int = 64
+    training: TrainingConfig = TrainingConfig(
+        num_steps=400,
+        batch_size=8,
+        lr=3e-3,
+        warmup_steps=20,
+        clip_norm=0.0,
+        average_decay=0.0,
+        collapse_db=0.0,
+        checkpoint_every=200,
+    )
+
+
+def components(values: np.ndarray, num_components: int) -> dict[str, np.ndarray]:
+    """Mean [n, c], orthonormal components [k, n, c], the standard deviation [k] of their coefficients and the mean squared norm
+    of what they leave over, ``rest`` [], of patches [m, n, c].
+
+    Where there are fewer components than asked for, the rest are zero.
+    """
+    flat = values.reshape(len(values), -1)
+    mean, basis = principal_components(flat, num_components)
+    centred = flat - mean
+    std = np.std(centred @ basis.T, axis=0)
+    total = np.sum(np.square(centred), dtype=np.float64) / len(values)
+    rest = np.float32(max(total - np.sum(np.square(std), dtype=np.float64), 0.0))
+    missing = num_components - len(basis)
+    basis = np.pad(basis, ((0, missing), (0, 0))).reshape(num_components, *values.shape[1:])
+    return {"mean": mean.reshape(values.shape[1:]), "basis": basis, "std": np.pad(std, (0, missing)), "rest": rest}
+
+
+def weighted_basis(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The mean and the components, each weighted by its deviation, as functions of the coordinates: [n, (1 + k) c]."""
+    weighted = np.concatenate([found["mean"][None], found["std"][:, None, None] * found["basis"]])
+    return np.moveaxis(weighted, 0, 1).reshape(weighted.shape[1], -1)
+
+
+def width_losses_db(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What H features cost: PSNR in dB, of mean squared errors, that the best H functions and a constant lose against the
+    components themselves, [n + 1] for H = 0, 1, …, n. It falls to 0.
+
+    A head over H features makes every component of every channel of the same H functions of the coordinates (and of its bias):
+    its best approximation of the weighted basis has rank H (Eckart and Young 1936), whatever the trunk.
+    """
+    functions = weighted_basis(found).astype(np.float64)
+    functions -= functions.mean(axis=0)
+    energies = np.maximum(np.linalg.eigvalsh(functions @ functions.T), 0.0)
+    missed = np.concatenate([[0.0], np.cumsum(energies)])[::-1]
+    # Below a share of 1e-9 float32 components are rounding errors; so is what is left over where they are complete.
+    floor = 1e-9 * (float(found["rest"]) + missed[0]) + np.finfo(np.float64).tiny
+    missed = np.where(missed < floor, 0.0, missed)
+    return 10.0 * np.log10(1.0 + missed / max(float(found["rest"]), floor))
+
+
+def required_last_width(found: Mapping[str, np.ndarray], max_loss_db: float = MAX_WIDTH_LOSS_DB) -> int:
+    """The smallest width H ≥ 1 of the last sine layer that loses at most so much; see `width_losses_db`."""
+    return max(1, int(np.argmax(width_losses_db(found) <= max_loss_db)))
+
+
+def report_width(found: Mapping[str, np.ndarray], width: int) -> float:
+    """What this last width loses at best, in dB; logged, with the width that would do where it is more than it should be."""
+    loss = float(width_losses_db(found)[min(width, found["mean"].shape[0])])
+    if loss > MAX_WIDTH_LOSS_DB:
+        message = "a last width of %d loses %.2f dB of the %d components at best; %d would lose under %g dB: set field.last_width"
+        _log.warning(message, width, loss, len(found["std"]), required_last_width(found), MAX_WIDTH_LOSS_DB)
+    else:
+        _log.info("a last width of %d loses %.3f dB of the %d components at best", width, loss, len(found["std"]))
+    return loss
+
+
+class SketchSource:
+    """Random combinations of the mean and of the components, each weighted by its deviation.
+
+    E‖Y Ω‖² over Gaussian Ω is ‖Y‖² times the number of columns, and the same holds for the residual of a projection; so these are
+    unbiased samples of how much of the training patches the features miss.
+    """
+
+    def __init__(self, found: Mapping[str, np.ndarray], sketches: int):
+        self._targets = weighted_basis(found)
+        self._sketches = sketches
+
+    def batch(self, rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+        """``{"sketch": float32 [size, n, sketches]}``."""
+        omega = rng.standard_normal((self._targets.shape[1], size * self._sketches), np.float32)
+        drawn = (self._targets @ omega).reshape(len(self._targets), size, self._sketches)
+        return {"sketch": np.ascontiguousarray(np.moveaxis(drawn, 0, 1))}
+
+
+def features(config: FieldConfig, shared: Mapping[str, Any], coords: Float[Array, "n d"]) -> Float[Array, "n h1"]:
+    """What the linear head sees with neutral gates, the last sine layer's units, and a column of ones for the bias."""
+    layers = [(shared[f"kernel_{i}"], shared[f"bias_{i}"]) for i in range(config.num_layers)]
+    width = layers[-1][1].shape[0]
+    hidden = evaluate(config, [*layers, (jnp.eye(width), jnp.zeros(width))], coords)
+    return jnp.concatenate([hidden, jnp.ones((len(coords), 1))], axis=1)
+
+
+def solve(design: Any, targets: Any, ridge: float, xp: Any = jnp) -> Any:
+    """Least-squares weights [h1, m] for design [n, h1] and targets [n, m]; xp: `jax.numpy`, or `numpy` on the host."""
+    gram = design.T @ design
+    damped = gram + ridge * xp.trace(gram) / gram.shape[0] * xp.eye(gram.shape[0], dtype=gram.dtype)
+    return xp.linalg.solve(damped, design.T @ targets)
+
+
+def projection_loss(
+    config: FieldConfig, trunk: Mapping[str, Any], coords: Float[Array, "n d"], sketch: Float[Array, "n m"]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The share of a sketch that the features miss. At the least-squares weights their derivative vanishes, so they are held
+    fixed in the gradient (Golub and Pereyra 1973; the envelope theorem)."""
+    design = features(config, trunk, coords)
+    weights = jax.lax.stop_gradient(solve(design, sketch, RIDGE))
+    missed = jnp.sum(jnp.square(sketch - design @ weights)) / jnp.sum(jnp.square(sketch))
+    return missed, {"basis_db": -10.0 * jnp.log10(missed)}
+
+
+def started(
+    config: FieldConfig, shared: Mapping[str, Any], found: Mapping[str, np.ndarray], coords: Float[Array, "n d"]
+) -> dict[str, Any]:
+    """θ with its head solved for the components, neutral gates, and a hypernetwork that sees latents of unit size.
+
+    The latent is then the vector of principal coefficients, for which the inner problem is perfectly conditioned.
+    """
+    design = np.asarray(features(config, shared, coords), np.float64)
+    k, n, channels = found["basis"].shape
+    targets = np.concatenate([found["mean"], np.moveaxis(found["basis"], 0, 1).reshape(n, k * channels)], axis=1)
+    weights = jnp.asarray(solve(design, targets.astype(np.float64), 1e-3 * RIDGE, np), jnp.float32)
+    kernels = weights[:, channels:].reshape(-1, k, channels)
+    shared = {
+        **shared,
+        f"kernel_{config.num_layers}": weights[:-1, :channels],
+        f"bias_{config.num_layers}": weights[-1, :channels],
+        "head_kernel": jnp.moveaxis(kernels[:-1], 1, 0),
+        "head_bias": kernels[-1],
+    }
+    for name in [name for name in shared if name.startswith("left_heads")]:
+        shared[name] = jax.tree.map(jnp.zeros_like, shared[name])
+    if "network" in shared:
+        std = jnp.asarray(found["std"])
+        size = 1.0 / (std + 0.1 * jnp.max(std))
+        embed = shared["network"]["embed"]
+        shared["network"] = {**shared["network"], "embed": {**embed, "kernel": size[:, None] * embed["kernel"]}}
+    return shared
+
+
+def lr_multipliers(trainable: Any) -> Any:
+    """One multiplier a leaf: its root mean square, so that the outer rate is a relative change; small or zero leaves move as
+    if they were a tenth of their ordinary start, 1/√fan-in for kernels and 0.1 for vectors."""
+
+    def multiplier(leaf):
+        size = float(jnp.sqrt(jnp.mean(jnp.square(leaf))))
+        return max(size, 0.1 * (leaf.shape[-2] ** -0.5 if leaf.ndim > 1 else 0.1))
+
+    return jax.tree.map(multiplier, trainable)
+
+
+def fan_in_multipliers(config: FieldConfig, trainable: Any) -> Any:
+    """One multiplier a leaf, so that a step of Adam changes what a layer gives by about the outer rate, whatever its width.
+
+    Sine layers: 1 / (ω₀ fan-in) for kernels and 1 / ω₀ for biases, a phase of one rate (radians). All else: its root mean square
+    over √fan-in, a change of one rate relative to what the layer gives; leaves of zeros as if at their ordinary start. A sum of
+    random signs grows with √fan-in, one of a step of Adam, whose signs agree, with the fan-in (Yang and Hu 2021, table 3), which
+    is the product of all axes of a kernel but the last: a linear head [k, h, c] adds up over h units and over k numbers.
+    """
+    scale, _ = config.nonlinearity()
+    sines = {f"{kind}_{i}" for kind in ("kernel", "bias") for i in range(config.num_layers)}
+
+    def multiplier(path, leaf):
+        fan_in = math.prod(leaf.shape[:-1])
+        if path[-1].key in sines:
+            return 1.0 / (scale * fan_in)
+        size = float(jnp.sqrt(jnp.mean(jnp.square(leaf))))
+        return (size or (fan_in**-0.5 if leaf.ndim > 1 else 0.1)) / fan_in**0.5
+
+    return jax.tree_util.tree_map_with_path(multiplier, trainable)

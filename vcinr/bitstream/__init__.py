@@ -1,0 +1,1 @@
+"""Files: the container, the payload of coded symbols, fingerprints of operating points."""

@@ -1,0 +1,122 @@
+"""Variational compression of latents: the trained bottleneck of `vcinr.compression.bottleneck`, one operating point per λ.
+
+Schwarz et al. 2023, algorithm 2: stage ``latents`` (the training set's latents, made once) and ``quantise_0``, ``quantise_1``, ….
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vcinr.compression import bottleneck
+from vcinr.compression.bottleneck import QuantiserConfig
+from vcinr.compression.patch_by_patch import PatchByPatch
+from vcinr.datasets.sources import ArraySource
+from vcinr.entropy import factorized_prior, quantisers
+from vcinr.stage import Params, Stage, TrainingConfig
+
+Parts = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variational(PatchByPatch):
+    """Analysis, rounding, factorized prior, synthesis; see `vcinr.codecs.latent_codec.Compression`."""
+
+    config: QuantiserConfig
+
+    def encoder_parts(self, params: Params, point: int) -> dict[str, Any]:
+        return {"statistics": params["latent_statistics"], "analysis": params["points"][str(point)]["analysis"]}
+
+    def analyse(self, parts: Parts, latent: jax.Array) -> jax.Array:
+        return quantisers.hard(bottleneck.analyse(self.config, parts, parts["statistics"], latent))
+
+    def decoder_parts(self, params: Params, point: int) -> dict[str, Any]:
+        statistics = params["latent_statistics"]
+        synthesis = params["points"][str(point)]["synthesis"]
+        return {"mean": statistics["mean"], "std": statistics["std"], "synthesis": synthesis}
+
+    def synthesise(self, parts: Parts, symbols: jax.Array) -> jax.Array:
+        return bottleneck.synthesise(self.config, parts, parts, symbols)
+
+    def decoder_config(self) -> dict[str, Any]:
+        return {"synthesis": [self.config.width, self.config.depth]}
+
+    def symbol_bits(self, parts: Parts, symbols: jax.Array) -> jax.Array:
+        """What the float prior says of one patch's symbols."""
+        return jnp.sum(factorized_prior.bin_bits(parts, symbols))
+
+    def stages(self, codec: Any) -> tuple[Stage, ...]:
+        """``latents``, then one ``quantise`` stage for each λ."""
+        latents = Stage(
+            name="latents",
+            training=TrainingConfig(num_steps=0),
+            examples=partial(codec.latents, self.config.num_latents, self.config.offsets_per_picture),
+            init=partial(measured_statistics, codec),
+            frozen=lambda params: {},
+            loss=None,
+            finish=lambda params, statistics: {**params, "latent_statistics": statistics},
+        )
+        return latents, *(self._quantise(codec, i, lambda_) for i, lambda_ in enumerate(self.config.lambdas))
+
+    def _quantise(self, codec: Any, index: int, lambda_: float) -> Stage:
+        q = self.config
+        num_values = math.prod(codec.config.patch) * codec.config.field.channels
+
+        def start(key, params, source):
+            params = jax.tree.map(jnp.asarray, params)
+            statistics = params["latent_statistics"]
+            if index == 0:
+                transforms = bottleneck.uniform_start(q, lambda_, statistics, num_values, key)
+            else:
+                transforms = bottleneck.finer_start(params["points"][str(index - 1)], lambda_ / q.lambdas[index - 1])
+            fit_prior = jax.jit(lambda rows: bottleneck.fit_prior(q, transforms, statistics, rows, key))
+            return {**transforms, "prior": fit_prior(jnp.asarray(source.arrays["latent"][:2048]))}
+
+        def loss(rounding, trained, frozen, example, key):
+            return bottleneck.rate_distortion(
+                q,
+                trained,
+                frozen["latent_statistics"],
+                example["latent"],
+                key,
+                lambda_=lambda_,
+                rounding=rounding,
+                distortion=lambda latent: codec.distortion(frozen, latent, example["values"]),
+                num_values=num_values,
+            )
+
+        def finish(params, trained):
+            tables = bottleneck.integer_tables(trained["prior"]).to_arrays()
+            point = {**trained, "tables": tables, "lambda": np.float32(lambda_)}
+            return {**params, "points": {**params["points"], str(index): point}}
+
+        return Stage(
+            name=f"quantise_{index}",
+            training=q.training,
+            examples=None,
+            init=start,
+            frozen=lambda params: {**codec.decoder_params(params), "latent_statistics": params["latent_statistics"]},
+            loss=partial(loss, False),
+            finish=finish,
+            evaluate=partial(loss, True),
+        )
+
+
+def measured_statistics(codec: Any, key: jax.Array, params: Params, source: ArraySource) -> dict[str, Any]:
+    """`bottleneck.latent_statistics` of a source's latents [b, …, k], the sensitivity on about a thousand of them."""
+    params = jax.tree.map(jnp.asarray, codec.decoder_params(params))
+    latents = jnp.asarray(source.arrays["latent"].reshape(-1, source.arrays["latent"].shape[-1]))
+    sample = latents[:: max(1, len(latents) // 1024)]
+
+    def sensitivity(row):
+        return bottleneck.signal_sensitivity(lambda latent: codec.values(params, latent), *row)
+
+    estimate = jax.jit(lambda *rows: jnp.mean(jax.lax.map(sensitivity, rows, batch_size=32), axis=0))
+    return bottleneck.latent_statistics(latents, estimate(sample, jax.random.split(key, len(sample))))

@@ -1,0 +1,1 @@
+"""Data sets by name, their builders, and sources of training examples."""

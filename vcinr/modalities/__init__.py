@@ -1,0 +1,1 @@
+"""Kinds of signal, one a file."""

@@ -1,0 +1,125 @@
+"""A model's folder: where models are found, ``model.json`` with a checksum of every file, arrays as they are stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vcinr.entropy.tables import Tables
+from vcinr.stage import Params
+
+FORMAT = 1
+PRECISIONS = {"float32": np.float32, "float16": np.float16}
+ABOUT = "model.json"
+SHARED = "shared.safetensors"
+BUNDLED = Path(__file__).parent.parent / "models"
+SEARCH_VARIABLE = "VCINR_MODELS"
+
+
+class ModelError(ValueError):
+    """A model directory that cannot be used: missing, damaged, or from another version."""
+
+
+def model_folders(places: Sequence[str | os.PathLike] | None = None) -> list[Path]:
+    """Folders of models in ``places``, each a model or a folder of models.
+
+    Default: those at hand, which are bundled with the package, then named by the environment variable VCINR_MODELS.
+    """
+    if places is None:
+        places = [BUNDLED, *filter(None, os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep))]
+    found = []
+    for place in map(Path, places):
+        found += [place] if (place / ABOUT).is_file() else sorted(path.parent for path in place.glob(f"*/{ABOUT}"))
+    return found
+
+
+def bundled(name: str) -> Path | None:
+    """The folder of a model that came with the package; None where it did not."""
+    return BUNDLED / name if (BUNDLED / name / ABOUT).is_file() else None
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """model.json as `Model.save` wrote it; ModelError for anything else."""
+    path = folder / ABOUT
+    try:
+        about = json.loads(path.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        raise ModelError(f"{path} is damaged: {error}") from error
+    if not isinstance(about, dict) or "format" not in about:
+        raise ModelError(f"{path} is no model: it names no format")
+    if about["format"] != FORMAT:
+        raise ModelError(f"{path} has format {about['format']}; this vcinr reads format {FORMAT}: use a vcinr of its time")
+    if about.pop("sha256", None) != sha256(canonical(about)):
+        raise ModelError(f"{path} is not as it was written (its checksum differs): restore it, or save the model again")
+    return about
+
+
+def hint(folder: Path) -> str:
+    """What to add to "no model in …"."""
+    if (folder / "model" / ABOUT).is_file():
+        return f"; did you mean {folder / 'model'}?"
+    if len(folder.parts) > 1:
+        return ""
+    names = ", ".join(place.name for place in model_folders()) or "none"
+    return f", and no model of that name is at hand (at hand: {names})"
+
+
+def point_file(index: int) -> str:
+    """Name of an operating point's arrays."""
+    return f"point_{index}.safetensors"
+
+
+def canonical(about: Mapping[str, Any]) -> bytes:
+    """The bytes of ``model.json`` that its checksum covers."""
+    return json.dumps(about, sort_keys=True, separators=(",", ":")).encode()
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def num_bytes(folder: Path, names: Mapping[str, Any]) -> int:
+    """Bytes of a model's files."""
+    return sum((folder / name).stat().st_size for name in (ABOUT, *names))
+
+
+def open_params(params: Params) -> Params:
+    """Parameters ready for use: floats as float32, integer tables as `Tables` (which keep the range coder's models)."""
+    params = jax.tree.map(lambda a: a.astype(np.float32) if np.issubdtype(a.dtype, np.floating) else a, params)
+    points = {
+        name: {**point, "tables": Tables.from_arrays(point["tables"])} if "tables" in point else point
+        for name, point in params["points"].items()
+    }
+    return {**params, "points": points}
+
+
+def check_precision(precision: Any) -> None:
+    """ValueError for anything but a key of `PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; valid are {', '.join(PRECISIONS)}")
+
+
+def cast_params(tree: Any, precision: str, path: str = "") -> Any:
+    """The tree with its floats in the stored precision and its tables as plain arrays."""
+    if isinstance(tree, Tables):
+        return tree.to_arrays()
+    if isinstance(tree, Mapping):
+        return {key: cast_params(value, precision, f"{path}/{key}") for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [cast_params(value, precision, f"{path}/{i}") for i, value in enumerate(tree)]
+    array = np.asarray(tree)
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    with np.errstate(over="ignore"):
+        array = array.astype(PRECISIONS[precision])
+    if not np.isfinite(array).all():
+        raise ValueError(f"parameter {path[1:]} is not finite in {precision}: training has diverged, or it needs float32")
+    return array

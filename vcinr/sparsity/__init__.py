@@ -1,0 +1,1 @@
+"""L0 gates, pruning, and the patterns of entries that a file pays for."""

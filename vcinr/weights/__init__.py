@@ -1,0 +1,1 @@
+"""Whole networks into files: quantisation grids, AdaRound, retraining, coding."""

@@ -27,6 +27,7 @@ from vcinr.datasets.catalogue import DatasetMissing
 from vcinr.devices import initialise_distributed, use_cpu_cores
 from vcinr.evaluation.measure import measure
 from vcinr.model.model import Model, make_model
+from vcinr.stage import Stage
 from vcinr.training.optimisers import make_schedule
 from vcinr.training.run import describe, record_start
 from vcinr.training.run import train as train_stages
@@ -124,7 +125,7 @@ def main(argv):
         if _NUM_PROCESSES.value == 1:
             use_cpu_cores(batch_sizes(_CONFIG.value.to_dict()))
         for stage in codec_of(_CONFIG.value).stages():
-            if stage.loss is not None:
+            if isinstance(stage, Stage):
                 make_schedule(stage.training)  # What is wrong with the last stage is said before the first is trained.
     except (OSError, ValueError) as error:  # OSError: there is no such file
         sys.exit(f"--config: {error}")

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 from vcinr.bitstream.container import BitstreamError
 
 if TYPE_CHECKING:
-    from vcinr.model.model import Model, ModelError, load
+    from vcinr.model.finding import load
+    from vcinr.model.model import Model
+    from vcinr.model.places import ModelError
 
 __version__ = "0.1.0"
 __all__ = ["BitstreamError", "Model", "ModelError", "load"]

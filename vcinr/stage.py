@@ -55,13 +55,39 @@ class ExampleSource(Protocol):
         """A batch of examples, arrays with a leading axis of length ``size``."""
 
 
+@runtime_checkable
+class PatchExamples(ExampleSource, Protocol):
+    """Raw patches of training signals: what training gives to the first stage of a codec.
+
+    Batches are ``{"values": [b, *patch, c]}``, as `vcinr.datasets.sources.PatchSource` draws them.
+    """
+
+    patch: tuple[int, ...]
+
+    def with_patch(self, patch: tuple[int, ...]) -> PatchExamples:
+        """The same signals, in patches of another shape."""
+
+    def all_patches(self, rng: np.random.Generator, offsets_per_picture: int = 1, limit: int | None = None) -> np.ndarray:
+        """Every whole patch of every signal, [n, *patch, c], tiled from random offsets; at most ``limit`` of them."""
+
+
+@runtime_checkable
+class ArrayExamples(ExampleSource, Protocol):
+    """Examples that are rows of arrays held in memory, as `vcinr.datasets.sources.ArraySource` is."""
+
+    arrays: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One training stage of a codec, as pure functions; `vcinr.training` makes steps of it.
 
     name: also the folder that its checkpoints live in.
-    training: how to train it; ``num_steps=0`` for a stage in closed form (``loss`` is then None).
-    examples: (params, patches) → source of this stage's examples; ``patches`` yields raw ``{"values": [b, *patch, c]}``.
+    training: how to train it.
+    examples: (params, patches) → source of this stage's examples; ``patches`` are `PatchExamples`.
         None: the examples of the stage before, made once and shared.
     init: (key, params, source) → trainable, from what earlier stages have made.
     frozen: params → what the loss needs and does not train.
@@ -73,10 +99,38 @@ class Stage:
 
     name: str
     training: TrainingConfig
-    examples: Callable[[Params, ExampleSource], ExampleSource] | None
-    init: Callable[[jax.Array, Params, ExampleSource], Any]
+    examples: Callable[[Params, Any], ExampleSource] | None
+    init: Callable[[jax.Array, Params, Any], Any]
     frozen: Callable[[Params], Any]
-    loss: Callable[[Any, Any, Mapping[str, jax.Array], jax.Array], tuple[jax.Array, Mapping[str, jax.Array]]] | None
+    loss: Callable[[Any, Any, Mapping[str, jax.Array], jax.Array], tuple[jax.Array, Mapping[str, jax.Array]]]
     finish: Callable[[Params, Any], Params]
     evaluate: Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]] | None = None
     lr_multipliers: Callable[[Any], Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Workplace:
+    """What a stage in closed form may use while it runs.
+
+    workdir: a folder of its own that outlives an interruption.   progress: to be told of steps done.
+    """
+
+    workdir: str
+    progress: Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class ClosedForm:
+    """One stage of a codec without gradient steps.
+
+    name: also the folder that its result lives in.
+    examples: as of a `Stage`.
+    solve: (key, params, source, workplace) → params.
+    """
+
+    name: str
+    examples: Callable[[Params, Any], ExampleSource] | None
+    solve: Callable[[jax.Array, Params, Any, Workplace], Params]
+
+
+AnyStage = Stage | ClosedForm

@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vcinr.model.folder import SEARCH_VARIABLE, bundled, model_folders
-from vcinr.model.model import Model, built_in, built_in_names, load
+from vcinr.model.finding import built_in, built_in_names, load
+from vcinr.model.model import Model
+from vcinr.model.places import SEARCH_VARIABLE, bundled, model_folders
 
 MEASURED = (("lambda", "g"), ("bpp", ".3f"), ("psnr_db", ".2f"))
 

@@ -88,7 +88,7 @@ def encode(options: argparse.Namespace) -> None:
 def decode(options: argparse.Namespace) -> None:
     """`vcinr decode IN OUT.png`, or `vcinr decode FILES… --out DIR`."""
     from vcinr.modalities.picture_files import LOSSLESS_SUFFIXES
-    from vcinr.model.model import find_by_fingerprint
+    from vcinr.model.finding import find_by_fingerprint
 
     pairs = _pairs(options.paths, options.out, ".png")
     for _, target in pairs:
@@ -267,8 +267,8 @@ def _about(path: str) -> Iterator[None]:
 
 def _model(folder: str | None) -> vcinr.Model:
     """The model named, or else the default: the bundled one, and where it is not installed the only one that is at hand."""
-    from vcinr.model.folder import SEARCH_VARIABLE, bundled, model_folders
-    from vcinr.model.model import built_in_names
+    from vcinr.model.finding import built_in_names
+    from vcinr.model.places import SEARCH_VARIABLE, bundled, model_folders
 
     if folder is not None:
         return vcinr.load(folder)

@@ -22,7 +22,7 @@ from vcinr.modalities.examples import modality_of, normalise_batch
 from vcinr.modalities.picture import MODALITIES
 from vcinr.signals.principal_components import principal_components
 from vcinr.signals.signal import Grid, Signal
-from vcinr.stage import ExampleSource, Params, Progress, Stage, TrainingConfig
+from vcinr.stage import ClosedForm, ExampleSource, Params, Progress, Workplace
 
 BATCH = 256
 """Patches a device takes at once."""
@@ -90,37 +90,28 @@ class KLT:
         del key
         return {"points": {}}
 
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[ClosedForm, ...]:
         """One stage in closed form: components, then a table a component and step from the training symbols."""
-        return (
-            Stage(
-                name="components",
-                training=TrainingConfig(num_steps=0),
-                examples=self._examples,
-                init=self._fit,
-                frozen=lambda params: {},
-                loss=None,
-                finish=lambda params, trained: {**params, **trained},
-            ),
-        )
+        return (ClosedForm("components", examples=self._examples, solve=self._fit),)
 
     def _examples(self, params: Params, patches: ExampleSource) -> ArraySource:
         c = self.config
         values = patches.all_patches(np.random.default_rng(0), c.offsets_per_picture, c.num_patches)
         return ArraySource({"values": values})
 
-    def _fit(self, key: jax.Array, params: Params, source: ArraySource) -> Params:
-        del key, params
+    def _fit(self, key: jax.Array, params: Params, source: ArraySource, workplace: Workplace) -> Params:
+        del key
         c = self.config
         values = normalise_batch(c.modality, source.arrays["values"])
         values = values.reshape(len(values), -1)
         mean, basis = principal_components(values, c.num_components)
         points = {}
         for i, step in enumerate(c.steps):
+            workplace.progress("tables", i, len(c.steps))
             step = np.float32(step / 255.0)
             symbols = map_batches(quantise, c, (mean, basis, step), (values,), BATCH)
             points[str(i)] = {"step": step, "tables": tables_from_columns(symbols).to_arrays()}
-        return {"mean": mean, "basis": basis, "points": points}
+        return {**params, "mean": mean, "basis": basis, "points": points}
 
     def num_points(self, params: Params) -> int:
         return len(params["points"])

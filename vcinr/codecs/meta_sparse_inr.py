@@ -23,7 +23,7 @@ from vcinr.fields.field import FieldConfig
 from vcinr.sparsity import gating
 from vcinr.sparsity.gating import PARTS, GateConfig
 from vcinr.sparsity.pruning import geometric_schedule, magnitude_mask
-from vcinr.stage import ExampleSource, Params, Stage, TrainingConfig
+from vcinr.stage import AnyStage, ClosedForm, Params, TrainingConfig
 
 MASKED = GateConfig(apply="weights", group="entry")
 
@@ -70,7 +70,7 @@ class MetaSparseINR(LatentCodec):
         """As every latent codec's, with all weights there."""
         return {**super().init(key), "gates": np.ones(self.config.field.latent_size(), np.int32)}
 
-    def field_stages(self) -> tuple[Stage, ...]:
+    def field_stages(self) -> tuple[AnyStage, ...]:
         c = self.config
         stages = [gating.sparse_meta_stage(c, MASKED, "meta", c.meta, restart=True)]
         for number, keep in enumerate(c.survivors(), start=1):
@@ -78,25 +78,17 @@ class MetaSparseINR(LatentCodec):
             stages += [self._prune(number, keep), retrain]
         return tuple(stages)
 
-    def _prune(self, number: int, keep: int) -> Stage:
+    def _prune(self, number: int, keep: int) -> ClosedForm:
         sizes = self.config.field.sizes()
         kernels = np.concatenate([np.arange((fan_in + 1) * fan_out) < fan_in * fan_out for fan_in, fan_out in sizes])
 
-        def begin(key: jax.Array, params: Params, source: ExampleSource) -> dict[str, np.ndarray]:
+        def solve(key: jax.Array, params: Params, source: Any, workplace: Any) -> Params:
             shared = params["shared"]
             weights = np.asarray(siren.flatten([(shared[f"kernel_{i}"], shared[f"bias_{i}"]) for i in range(len(sizes))]))
             kept = magnitude_mask(weights, (params["gates"] > 0) & kernels, keep) | ~kernels
-            return {"gates": kept.astype(np.int32), "coded": np.flatnonzero(kept).astype(np.int32)}
+            return {**params, "gates": kept.astype(np.int32), "coded": np.flatnonzero(kept).astype(np.int32)}
 
-        return Stage(
-            name=f"prune_{number}",
-            training=TrainingConfig(num_steps=0),
-            examples=None,
-            init=begin,
-            frozen=lambda params: {},
-            loss=None,
-            finish=lambda params, found: {**params, **found},
-        )
+        return ClosedForm(f"prune_{number}", examples=None, solve=solve)
 
     def adapt(self, params: Params, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
         """w − θ₀ of the survivors [m]."""

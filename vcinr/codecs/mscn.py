@@ -31,7 +31,7 @@ from vcinr.signals.signal import Grid, Signal
 from vcinr.sparsity import gating, hard_concrete, signal_patterns
 from vcinr.sparsity.gating import PARTS, GateConfig
 from vcinr.sparsity.signal_patterns import PatternUniform
-from vcinr.stage import ExampleSource, Params, Progress, Stage, TrainingConfig
+from vcinr.stage import ClosedForm, ExampleSource, Params, Progress, Stage, TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +89,13 @@ class MSCN(LatentCodec):
     def compression(self) -> Any:
         return PatternUniform(self.config.uniform) if self.config.gates.adapt_gates else super().compression
 
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[AnyStage, ...]:
         """Those of the field, then those of the compression."""
         if not self.config.gates.adapt_gates:
             return super().stages()
         return (*self.field_stages(), *self.compression.stages_of(self, self.index[0]))
 
-    def field_stages(self) -> tuple[Stage, ...]:
+    def field_stages(self) -> tuple[AnyStage, ...]:
         """``gates``, ``pattern``, ``meta``; with ``adapt_gates`` the first of them alone."""
         c = self.config
         if c.gates.adapt_gates:
@@ -158,20 +158,12 @@ class MSCN(LatentCodec):
         latent, log_alpha = gating.adapt_with_gates(c, g, trained, trained["gates"], inner, coords=inner_coords, noise=noise)
         return signal_loss(c, trained["shared"], latent, outer, None, outer_coords), log_alpha
 
-    def _pattern(self) -> Stage:
-        def begin(key: jax.Array, params: Params, source: ExampleSource) -> dict[str, Any]:
+    def _pattern(self) -> ClosedForm:
+        def solve(key: jax.Array, params: Params, source: Any, workplace: Any) -> Params:
             gates, entries = gating.pattern(self.index, np.asarray(params["gates"]["log_alpha"]), self.config.gates.target)
-            return {"gates": gates, "coded": entries}
+            return {**params, "gates": gates, "coded": entries}
 
-        return Stage(
-            name="pattern",
-            training=TrainingConfig(num_steps=0),
-            examples=None,
-            init=begin,
-            frozen=lambda params: {},
-            loss=None,
-            finish=lambda params, found: {**params, **found},
-        )
+        return ClosedForm("pattern", examples=None, solve=solve)
 
     def adapt(self, params: Params, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
         """ẑ ⊙ δ or ẑ ⊙ m at the open entries [m]; with ``adapt_gates`` at all entries [k], 0 where they are closed."""

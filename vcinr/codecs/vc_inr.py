@@ -25,7 +25,7 @@ from vcinr.fields.field import FieldConfig
 from vcinr.modalities.examples import normalise_batch
 from vcinr.modalities.picture import MODALITIES
 from vcinr.signals.grids import pixel_grid
-from vcinr.stage import Stage, TrainingConfig
+from vcinr.stage import AnyStage, ClosedForm, Stage
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class VCINR(LatentCodec):
     config: VCINRConfig = VCINRConfig()
     name = "vc_inr"
 
-    def field_stages(self) -> tuple[Stage, ...]:
+    def field_stages(self) -> tuple[AnyStage, ...]:
         """The warm start, where it is on and the modality has a common grid, and ``meta``."""
         c = self.config
         warm = c.warm_start.enabled and MODALITIES[c.modality].common_grid
@@ -75,7 +75,7 @@ class VCINR(LatentCodec):
         rates = c.rates if c.rates != "auto" else "relative" if warm else "plain"
         return *(self._warm_start() if warm else ()), meta_stage(c, rates=partial(_rates, c, RATES[rates]))
 
-    def _warm_start(self) -> tuple[Stage, ...]:
+    def _warm_start(self) -> tuple[AnyStage, ...]:
         c, w = self.config, self.config.warm_start
         coords = jnp.asarray(pixel_grid(c.patch))
         trunk = [f"{kind}_{i}" for kind in ("kernel", "bias") for i in range(c.field.num_layers)]
@@ -92,14 +92,10 @@ class VCINR(LatentCodec):
             missed, metrics = warm_start.projection_loss(c.field, trained, coords, example["sketch"])
             return missed, {**metrics, **frozen}
 
-        components = Stage(
-            name="components",
-            training=TrainingConfig(num_steps=0),
+        components = ClosedForm(
+            "components",
             examples=patches_of,
-            init=lambda key, params, source: found_components(source.arrays["values"]),
-            frozen=lambda params: {},
-            loss=None,
-            finish=lambda params, found: {**params, "components": found},
+            solve=lambda key, params, source, workplace: {**params, "components": found_components(source.arrays["values"])},
         )
         fit = Stage(
             name="warm_start",

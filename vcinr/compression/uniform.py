@@ -14,10 +14,9 @@ import jax
 import numpy as np
 
 from vcinr.compression.patch_by_patch import PatchByPatch
-from vcinr.datasets.sources import ArraySource
 from vcinr.entropy import uniform_quantiser
 from vcinr.entropy.tables import tables_from_columns
-from vcinr.stage import Params, Stage, TrainingConfig
+from vcinr.stage import ArrayExamples, ClosedForm, Params
 
 MAX_BITS = 16
 
@@ -64,22 +63,18 @@ class Uniform(PatchByPatch):
     def decoder_config(self) -> dict[str, Any]:
         return {"quantiser": "uniform"}
 
-    def stages(self, codec: Any) -> tuple[Stage, ...]:
+    def stages(self, codec: Any) -> tuple[ClosedForm, ...]:
         """One stage in closed form: ranges and histograms of the training latents."""
         return (
-            Stage(
-                name="quantise",
-                training=TrainingConfig(num_steps=0),
+            ClosedForm(
+                "quantise",
                 examples=partial(codec.latents, self.config.num_latents, self.config.offsets_per_picture),
-                init=self._points,
-                frozen=lambda params: {},
-                loss=None,
-                finish=lambda params, points: {**params, "points": points},
+                solve=lambda key, params, source, workplace: {**params, "points": self.points(source)},
             ),
         )
 
-    def _points(self, key: jax.Array, params: Params, source: ArraySource) -> dict[str, Any]:
-        del key, params
+    def points(self, source: ArrayExamples) -> dict[str, Any]:
+        """Ranges and tables of every operating point, from training latents."""
         c = self.config
         latents = np.asarray(source.arrays["latent"], np.float32)
         mean, std = latents.mean(axis=0), latents.std(axis=0)

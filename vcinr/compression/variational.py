@@ -18,9 +18,8 @@ import numpy as np
 from vcinr.compression import bottleneck
 from vcinr.compression.bottleneck import QuantiserConfig
 from vcinr.compression.patch_by_patch import PatchByPatch
-from vcinr.datasets.sources import ArraySource
 from vcinr.entropy import factorized_prior, quantisers
-from vcinr.stage import Params, Stage, TrainingConfig
+from vcinr.stage import AnyStage, ArrayExamples, ClosedForm, Params, Stage, Workplace
 
 Parts = Mapping[str, Any]
 
@@ -52,16 +51,12 @@ class Variational(PatchByPatch):
         """What the float prior says of one patch's symbols."""
         return jnp.sum(factorized_prior.bin_bits(parts, symbols))
 
-    def stages(self, codec: Any) -> tuple[Stage, ...]:
+    def stages(self, codec: Any) -> tuple[AnyStage, ...]:
         """``latents``, then one ``quantise`` stage for each λ."""
-        latents = Stage(
-            name="latents",
-            training=TrainingConfig(num_steps=0),
+        latents = ClosedForm(
+            "latents",
             examples=partial(codec.latents, self.config.num_latents, self.config.offsets_per_picture),
-            init=partial(measured_statistics, codec),
-            frozen=lambda params: {},
-            loss=None,
-            finish=lambda params, statistics: {**params, "latent_statistics": statistics},
+            solve=partial(measured_statistics, codec),
         )
         return latents, *(self._quantise(codec, i, lambda_) for i, lambda_ in enumerate(self.config.lambdas))
 
@@ -109,14 +104,16 @@ class Variational(PatchByPatch):
         )
 
 
-def measured_statistics(codec: Any, key: jax.Array, params: Params, source: ArraySource) -> dict[str, Any]:
+def measured_statistics(codec: Any, key: jax.Array, params: Params, source: ArrayExamples, workplace: Workplace) -> Params:
     """`bottleneck.latent_statistics` of a source's latents [b, …, k], the sensitivity on about a thousand of them."""
-    params = jax.tree.map(jnp.asarray, codec.decoder_params(params))
+    del workplace
+    decoder = jax.tree.map(jnp.asarray, codec.decoder_params(params))
     latents = jnp.asarray(source.arrays["latent"].reshape(-1, source.arrays["latent"].shape[-1]))
     sample = latents[:: max(1, len(latents) // 1024)]
 
     def sensitivity(row):
-        return bottleneck.signal_sensitivity(lambda latent: codec.values(params, latent), *row)
+        return bottleneck.signal_sensitivity(lambda latent: codec.values(decoder, latent), *row)
 
     estimate = jax.jit(lambda *rows: jnp.mean(jax.lax.map(sensitivity, rows, batch_size=32), axis=0))
-    return bottleneck.latent_statistics(latents, estimate(sample, jax.random.split(key, len(sample))))
+    statistics = bottleneck.latent_statistics(latents, estimate(sample, jax.random.split(key, len(sample))))
+    return {**params, "latent_statistics": statistics}

@@ -1,89 +1,114 @@
-"""A model's folder: where models are found, ``model.json`` with a checksum of every file, arrays as they are stored."""
+"""A model's folder: ``model.json`` with a checksum of every file, and arrays (safetensors) as they are stored."""
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from vcinr.bitstream.fingerprint import fingerprint
+from vcinr.codec import Codec
+from vcinr.codecs import make_codec
 from vcinr.entropy.tables import Tables
+from vcinr.model.places import ABOUT, FORMAT, ModelError, canonical, read_about, sha256
 from vcinr.stage import Params
+from vcinr.trees import load_tree, save_tree, write_atomically
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from vcinr.model.model import Model
+
 PRECISIONS = {"float32": np.float32, "float16": np.float16}
-ABOUT = "model.json"
 SHARED = "shared.safetensors"
-BUNDLED = Path(__file__).parent.parent / "models"
-SEARCH_VARIABLE = "VCINR_MODELS"
 
 
-class ModelError(ValueError):
-    """A model directory that cannot be used: missing, damaged, or from another version."""
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """What `load_folder` reads: the arguments of `vcinr.model.model.Model`, and the bytes of its files."""
+
+    codec: Codec
+    params: Params
+    points: list[dict[str, Any]]
+    info: dict[str, Any]
+    precision: str
+    num_bytes: int
 
 
-def model_folders(places: Sequence[str | os.PathLike] | None = None) -> list[Path]:
-    """Folders of models in ``places``, each a model or a folder of models.
+def save(model: Model, folder: str | os.PathLike) -> None:
+    """Writes ``model.json`` and arrays (safetensors): what is shared once, and one file a point.
 
-    Default: those at hand, which are bundled with the package, then named by the environment variable VCINR_MODELS.
+    Equal models give equal bytes. ValueError where points or info are no JSON, before anything is written.
     """
-    if places is None:
-        places = [BUNDLED, *filter(None, os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep))]
-    found = []
-    for place in map(Path, places):
-        found += [place] if (place / ABOUT).is_file() else sorted(path.parent for path in place.glob(f"*/{ABOUT}"))
-    return found
-
-
-def bundled(name: str) -> Path | None:
-    """The folder of a model that came with the package; None where it did not."""
-    return BUNDLED / name if (BUNDLED / name / ABOUT).is_file() else None
-
-
-def read_about(folder: Path) -> dict[str, Any]:
-    """model.json as `Model.save` wrote it; ModelError for anything else."""
-    path = folder / ABOUT
+    folder = Path(folder)
+    about = {
+        "format": FORMAT,
+        "codec": model.codec.name,
+        "config": dataclasses.asdict(model.codec.config),
+        "precision": model.precision,
+        "points": model.points,
+        "info": model.info,
+    }
     try:
-        about = json.loads(path.read_bytes())
-    except (ValueError, RecursionError, OSError) as error:
-        raise ModelError(f"{path} is damaged: {error}") from error
-    if not isinstance(about, dict) or "format" not in about:
-        raise ModelError(f"{path} is no model: it names no format")
-    if about["format"] != FORMAT:
-        raise ModelError(f"{path} has format {about['format']}; this vcinr reads format {FORMAT}: use a vcinr of its time")
-    if about.pop("sha256", None) != sha256(canonical(about)):
-        raise ModelError(f"{path} is not as it was written (its checksum differs): restore it, or save the model again")
-    return about
+        about = json.loads(json.dumps(about))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"points and info of a model must be JSON: {error}") from error
+    trees = {SHARED: {name: value for name, value in model.params.items() if name != "points"}}
+    trees |= {point_file(i): model.params["points"][str(i)] for i in range(len(model.points))}
+    for name, tree in trees.items():
+        save_tree(folder / name, cast_params(tree, model.precision))
+    about["files"] = {name: sha256((folder / name).read_bytes()) for name in trees}
+    about["sha256"] = sha256(canonical(about))
+    # Last, so that a save that is cut short leaves a folder whose checksums don't match, never a mixture that loads.
+    write_atomically(folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
+    for path in folder.glob("point_*.safetensors"):
+        if path.name not in trees and re.fullmatch(r"point_\d+", path.stem):
+            path.unlink()
+    model.num_bytes = num_bytes(folder, trees)
 
 
-def hint(folder: Path) -> str:
-    """What to add to "no model in …"."""
-    if (folder / "model" / ABOUT).is_file():
-        return f"; did you mean {folder / 'model'}?"
-    if len(folder.parts) > 1:
-        return ""
-    names = ", ".join(place.name for place in model_folders()) or "none"
-    return f", and no model of that name is at hand (at hand: {names})"
+def load_folder(folder: Path) -> Stored:
+    """The model in a folder that `save` wrote.
+
+    ModelError where it is damaged: every byte is covered by a checksum, and fingerprints are computed again.
+    """
+    try:
+        about = read_about(folder)
+        for name, expected in about["files"].items():
+            if sha256((folder / name).read_bytes()) != expected:
+                raise ModelError(f"{folder / name} is damaged: its checksum is not the one in {ABOUT}")
+        codec = make_codec(about["codec"], about["config"])
+        params = load_tree(folder / SHARED)
+        params["points"] = {str(i): load_tree(folder / point_file(i)) for i in range(len(about["points"]))}
+        params = open_params(params)
+        check_precision(about["precision"])
+        for i, point in enumerate(about["points"]):
+            now = fingerprint(codec, params, i).hex()
+            if now != point["fingerprint"]:
+                raise ModelError(
+                    f"point {i} of the model in {folder} has fingerprint {point['fingerprint']}, but this vcinr computes {now}: "
+                    "it decodes otherwise than the vcinr that wrote the model; use that version"
+                )
+        size = num_bytes(folder, about["files"])
+        return Stored(codec, params, about["points"], dict(about["info"]), about["precision"], size)
+    except ModelError:
+        raise
+    except FileNotFoundError as error:
+        raise ModelError(f"the model in {folder} is incomplete: {error.filename or error} is missing") from error
+    except KeyError as error:
+        raise ModelError(f"the model in {folder} is damaged: {error} is missing") from error
+    except (TypeError, AttributeError, IndexError, ValueError, OverflowError, OSError) as error:
+        raise ModelError(f"the model in {folder} cannot be read: {error}") from error
 
 
 def point_file(index: int) -> str:
     """Name of an operating point's arrays."""
     return f"point_{index}.safetensors"
-
-
-def canonical(about: Mapping[str, Any]) -> bytes:
-    """The bytes of ``model.json`` that its checksum covers."""
-    return json.dumps(about, sort_keys=True, separators=(",", ":")).encode()
-
-
-def sha256(data: bytes) -> str:
-    """Hexadecimal SHA-256."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def num_bytes(folder: Path, names: Mapping[str, Any]) -> int:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import json
 import math
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,29 +15,12 @@ from vcinr.bitstream import payload as payload_coding
 from vcinr.bitstream.container import DEFAULT_MAX_PIXELS, BitstreamError
 from vcinr.bitstream.fingerprint import fingerprint
 from vcinr.codec import Code, Codec, grid_of
-from vcinr.codecs import CODECS, make_codec
 from vcinr.modalities.picture import MODALITIES
-from vcinr.model.folder import (
-    ABOUT,
-    FORMAT,
-    SEARCH_VARIABLE,
-    SHARED,
-    ModelError,
-    canonical,
-    cast_params,
-    check_precision,
-    hint,
-    model_folders,
-    num_bytes,
-    open_params,
-    point_file,
-    read_about,
-    sha256,
-)
+from vcinr.model.choosing import choose_point
+from vcinr.model.folder import cast_params, check_precision, open_params, save
 from vcinr.signals.patches import from_values, to_signal
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Progress
-from vcinr.trees import load_tree, save_tree, write_atomically
 
 Folder = str | os.PathLike | None
 Report = Progress | None
@@ -75,7 +53,7 @@ class Model:
         for i, point in enumerate(self.points):
             # Points that decode alike, as all of a codec whose files need no model, share a fingerprint.
             self.fingerprints.setdefault(bytes.fromhex(point["fingerprint"]), i)
-        self._modality = MODALITIES[codec.modality]
+        self.modality = MODALITIES[codec.modality]
 
     def encode(
         self, array: np.ndarray, point: int = 0, effort: int = 0, *, workdir: Folder = None, progress: Report = None
@@ -130,7 +108,7 @@ class Model:
 
     def denormalise(self, values: np.ndarray) -> np.ndarray:
         """What `decode` gives of what `decode_values_batch` gives, e.g. uint8 [h, w, 3] of float32 [h, w, 3]."""
-        return self._modality.denormalise(values)
+        return self.modality.denormalise(values)
 
     def join(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
         """One container of the signals of many files, in order, without encoding them again.
@@ -151,7 +129,7 @@ class Model:
         """The symbols that `write_codes` writes, and the grid, of each signal. ValueError as for `encode`."""
         if not 0 <= point < len(self.points):
             raise ValueError(f"point {point} does not exist: this model has points 0 to {len(self.points) - 1}")
-        signals = [self._signal(array) for array in arrays]
+        signals = [self.signal(array) for array in arrays]
         where = None if workdir is None else os.fspath(workdir)
         codes = []
         if signals:
@@ -189,7 +167,7 @@ class Model:
         Whole patches are counted, for that is what decoding costs: a strip of 1 × 10⁶ is 32 times as much in patches of 32 × 32.
         A few patches are within any limit.
         """
-        rank, patch = self._modality.coord_dim, tuple(self.codec.patch)
+        rank, patch = self.modality.coord_dim, tuple(self.codec.patch)
         if any(len(shape) != rank for shape in shapes):
             raise BitstreamError(f"shape {shapes[0]} does not fit this model's signals, which have {rank} dimensions")
         grids = [grid_of(self.codec, shape) for shape in shapes]
@@ -227,68 +205,20 @@ class Model:
     ) -> int:
         """The operating point for one signal: the best within ``bpp``, or the cheapest that reaches ``psnr_db``.
 
-        Rates are those of whole files. Every point is tried on the signal itself; but a codec with a search of its own (its
-        ``choose_point``), whose points are in order of size, chooses by that within ``bpp``, and for ``psnr_db`` tries them only
-        until one reaches it. ValueError where none fits, naming the nearest.
+        See `vcinr.model.choosing.choose_point`.
         """
-        if (bpp is None) == (psnr_db is None):
-            raise ValueError("choose by bpp or by psnr_db, one of the two")
-        searches = hasattr(self.codec, "choose_point")
-        if searches and bpp is not None:
-            where = None if workdir is None else os.fspath(workdir)
-            return self.codec.choose_point(self.params, self._signal(array), bpp, workdir=where, progress=progress)
-        tried = []
-        for point in range(len(self.points)):
-            data = self.encode(array, point, effort, workdir=workdir, progress=progress)
-            decoded = self.decode(data, max_pixels=2**63)
-            error = np.mean(np.square(decoded.astype(np.float64) - np.asarray(array)))
-            quality = 10.0 * math.log10(self._modality.peak**2 / error) if error > 0 else math.inf
-            tried.append((8.0 * len(data) / math.prod(decoded.shape[:-1]), quality, point))
-            if searches and quality >= psnr_db:
-                return point
-        if bpp is not None:
-            fitting = [row for row in tried if row[0] <= bpp]
-            if not fitting:
-                raise ValueError(f"no operating point fits {bpp:g} bpp; the cheapest takes {min(tried)[0]:.4f}")
-            return max(fitting, key=lambda row: row[1])[2]
-        fitting = [row for row in tried if row[1] >= psnr_db]
-        if not fitting:
-            raise ValueError(f"no operating point reaches {psnr_db:g} dB; the best has {max(row[1] for row in tried):.2f}")
-        return min(fitting)[2]
+        return choose_point(self, array, bpp, psnr_db, effort, workdir=workdir, progress=progress)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes ``model.json`` and arrays (safetensors): what is shared once, and one file a point.
 
         Equal models give equal bytes. ValueError where points or info are no JSON, before anything is written.
         """
-        folder = Path(folder)
-        about = {
-            "format": FORMAT,
-            "codec": self.codec.name,
-            "config": dataclasses.asdict(self.codec.config),
-            "precision": self.precision,
-            "points": self.points,
-            "info": self.info,
-        }
-        try:
-            about = json.loads(json.dumps(about))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"points and info of a model must be JSON: {error}") from error
-        trees = {SHARED: {name: value for name, value in self.params.items() if name != "points"}}
-        trees |= {point_file(i): self.params["points"][str(i)] for i in range(len(self.points))}
-        for name, tree in trees.items():
-            save_tree(folder / name, cast_params(tree, self.precision))
-        about["files"] = {name: sha256((folder / name).read_bytes()) for name in trees}
-        about["sha256"] = sha256(canonical(about))
-        # Last, so that a save that is cut short leaves a folder whose checksums don't match, never a mixture that loads.
-        write_atomically(folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
-        for path in folder.glob("point_*.safetensors"):
-            if path.name not in trees and re.fullmatch(r"point_\d+", path.stem):
-                path.unlink()
-        self.num_bytes = num_bytes(folder, trees)
+        save(self, folder)
 
-    def _signal(self, array: Any) -> Signal:
-        values = self._modality.normalise(np.asarray(array))
+    def signal(self, array: Any) -> Signal:
+        """The signal of an array, cut into the codec's patches. ValueError as for `encode`."""
+        values = self.modality.normalise(np.asarray(array))
         return to_signal(values, grid_of(self.codec, values.shape[:-1]).patch)
 
     def _synthesise(self, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
@@ -324,79 +254,3 @@ def make_model(
         for i in range(count)
     ]
     return Model(codec, params, described, info, precision)
-
-
-def load(model: str | os.PathLike) -> Model:
-    """The model in a folder that `Model.save` wrote, or of the name of one that is at hand (see `model_folders`), or of a codec
-    that needs none (see `built_in`), unless that name is a folder with a model in it.
-
-    ModelError where there is none, or it is damaged: every byte is covered by a checksum, and fingerprints are computed again.
-    """
-    folder = Path(model)
-    if not (folder / ABOUT).is_file():
-        named = [place for place in model_folders() if place.name == os.fspath(model)]
-        if not named and os.fspath(model) in built_in_names() and not (folder / "model" / ABOUT).is_file():
-            return next(built_in(os.fspath(model)))
-        if not named:
-            raise ModelError(f"no model in {folder}: it has no {ABOUT}{hint(folder)}")
-        folder = named[0]
-    try:
-        about = read_about(folder)
-        for name, expected in about["files"].items():
-            if sha256((folder / name).read_bytes()) != expected:
-                raise ModelError(f"{folder / name} is damaged: its checksum is not the one in {ABOUT}")
-        codec = make_codec(about["codec"], about["config"])
-        params = load_tree(folder / SHARED)
-        params["points"] = {str(i): load_tree(folder / point_file(i)) for i in range(len(about["points"]))}
-        loaded = Model(codec, open_params(params), about["points"], about["info"], about["precision"])
-        for i, point in enumerate(loaded.points):
-            now = fingerprint(codec, loaded.params, i).hex()
-            if now != point["fingerprint"]:
-                raise ModelError(
-                    f"point {i} of the model in {folder} has fingerprint {point['fingerprint']}, but this vcinr computes {now}: "
-                    "it decodes otherwise than the vcinr that wrote the model; use that version"
-                )
-    except ModelError:
-        raise
-    except FileNotFoundError as error:
-        raise ModelError(f"the model in {folder} is incomplete: {error.filename or error} is missing") from error
-    except KeyError as error:
-        raise ModelError(f"the model in {folder} is damaged: {error} is missing") from error
-    except (TypeError, AttributeError, IndexError, ValueError, OverflowError, OSError) as error:
-        raise ModelError(f"the model in {folder} cannot be read: {error}") from error
-    loaded.num_bytes = num_bytes(folder, about["files"])
-    return loaded
-
-
-def built_in_names() -> list[str]:
-    """Names of the codecs whose files decode by themselves."""
-    return [name for name, (codec, _) in CODECS.items() if not codec.needs_model]
-
-
-def built_in(name: str) -> Iterator[Model]:
-    """The models, with its default config, of a codec that needs none: that of pictures, then one of each other modality."""
-    first = make_codec(name, {})
-    others = [modality for modality in MODALITIES if modality != first.modality]
-    for codec in (first, *(make_codec(name, {"modality": modality}) for modality in others)):
-        yield make_model(codec, codec.init(jax.random.key(0)), {"about": "built in: its files need no model"})
-
-
-def find_by_fingerprint(fingerprint: bytes) -> Model:
-    """The model that decodes files of this fingerprint: built in, or at hand. ModelError where there is none."""
-    for model in itertools.chain.from_iterable(map(built_in, built_in_names())):
-        if fingerprint in model.fingerprints:
-            return model
-    folders, unreadable = model_folders(), []
-    for folder in folders:
-        try:
-            points = read_about(folder)["points"]
-        except ModelError as error:
-            unreadable.append(str(error))
-            continue
-        if any(point["fingerprint"] == fingerprint.hex() for point in points):
-            return load(folder)
-    at_hand = ", ".join(map(str, folders)) or "there are none"
-    raise ModelError(
-        f"no model at hand has the fingerprint {fingerprint.hex()} (at hand: {at_hand}): give --model DIR, or set "
-        f"{SEARCH_VARIABLE} to where it is" + "".join(f"; {text}" for text in unreadable)
-    )

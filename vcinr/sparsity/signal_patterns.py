@@ -42,9 +42,12 @@ class PatternUniform(Uniform):
 
     def stages_of(self, codec: LatentCodec, index: np.ndarray) -> tuple[Stage, ...]:
         """As `Uniform.stages`; index: the gate of each entry."""
-        return tuple(
-            Stage(**{**vars(stage), "init": lambda key, params, source: self._pattern_points(source, index)})
-            for stage in self.stages(codec)
+        (stage,) = self.stages(codec)
+        return (
+            dataclasses.replace(
+                stage,
+                solve=lambda key, params, source, workplace: {**params, "points": self._pattern_points(source, index)},
+            ),
         )
 
     def _pattern_points(self, source: ArraySource, index: np.ndarray) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vcinr.devices import all_devices_mesh, local_rows, replicate, shard_batch
-from vcinr.stage import ExampleSource, Params, Stage
+from vcinr.stage import AnyStage, ClosedForm, ExampleSource, Params, Stage, Workplace
 from vcinr.training.checkpoints import Checkpoints
 from vcinr.training.metrics_log import MetricsLog
 from vcinr.training.optimisers import make_optimiser, make_schedule
@@ -33,7 +33,7 @@ _VALIDATION_BATCHES = 4
 
 
 def run_stage(
-    stage: Stage,
+    stage: AnyStage,
     params: Params,
     patches: ExampleSource,
     *,
@@ -64,22 +64,31 @@ def run_stage(
         init_key, train_key = jax.random.split(key)
         make_examples = make_examples or stage.examples
         progress = progress or Progress(quiet=True)
-        if stage.loss is None:
+        if isinstance(stage, ClosedForm):
             progress.start(stage.name, 0, 1)
-        source = make_examples(params, patches)
-        trainable = stage.init(init_key, params, source)
-        if stage.loss is not None:
-            frozen = stage.frozen(params)
+            result = stage.solve(init_key, params, make_examples(params, patches), _workplace(folder, progress))
+            progress.finish()
+        else:
+            source = make_examples(params, patches)
+            trainable = stage.init(init_key, params, source)
             held_out = make_examples(params, validation) if validation is not None and stage.training.eval_every else None
-            run = _Run(stage, frozen, source, held_out, folder, seed, index, progress)
-            trainable = jax.tree.map(jnp.asarray, run.optimise(trainable, train_key))
-        result = jax.device_get(stage.finish(params, trainable))
-        if stage.loss is None:
-            progress.update(1)
+            run = _Run(stage, stage.frozen(params), source, held_out, folder, seed, index, progress)
+            result = stage.finish(params, jax.tree.map(jnp.asarray, run.optimise(trainable, train_key)))
+        result = jax.device_get(result)
         if jax.process_index() == 0:
             save_tree(finished, result)
         multihost_utils.sync_global_devices(f"finished {stage.name}")
     return load_tree(finished)
+
+
+def _workplace(folder: Path, progress: Progress) -> Workplace:
+    def report(what: str, done: int, total: int) -> None:
+        del what
+        progress.resize(total)
+        progress.update(done)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return Workplace(str(folder), report)
 
 
 @dataclasses.dataclass(frozen=True)

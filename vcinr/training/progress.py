@@ -57,6 +57,16 @@ class Progress:
             left = (now - self._began) / done * (self._total - step)
             self.print(f"{self._name} {step}/{self._total}  {status}  {left:.0f} s left")
 
+    def resize(self, num_steps: int) -> None:
+        """Sets the steps of the stage that is shown, where they were not known when it began."""
+        if num_steps != self._total:
+            self._total = num_steps
+            self._bar.update(self._task, total=num_steps)
+
+    def finish(self) -> None:
+        """Shows all steps of the stage as done."""
+        self.update(self._total)
+
     def report(self, what: str, done: int, total: int) -> None:
         """Shows that `done` of `total` steps of something other than training are done: what `measure` calls."""
         if self._task is None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from vcinr.provenance import differences, environment, git_revision
-from vcinr.stage import ExampleSource, Params, Stage
+from vcinr.stage import AnyStage, ExampleSource, Params
 from vcinr.training.loop import run_stage
 from vcinr.training.progress import Progress
 from vcinr.trees import write_atomically
@@ -35,7 +35,7 @@ class Trainable(Protocol):
     def init(self, key: jax.Array) -> Params:
         """Parameters before any training."""
 
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[AnyStage, ...]:
         """Training stages, in order."""
 
 

@@ -1,0 +1,75 @@
+"""Finding a model: by its folder, its name, or the fingerprint of a file; codecs that need none are built in."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from vcinr.codecs import CODECS, make_codec
+from vcinr.modalities.picture import MODALITIES
+from vcinr.model.folder import load_folder
+from vcinr.model.model import Model, make_model
+from vcinr.model.places import ABOUT, SEARCH_VARIABLE, ModelError, hint, model_folders, read_about
+
+
+def open_folder(folder: Path) -> Model:
+    """The model in a folder; ModelError as for `load`."""
+    stored = load_folder(folder)
+    model = Model(stored.codec, stored.params, stored.points, stored.info, stored.precision)
+    model.num_bytes = stored.num_bytes
+    return model
+
+
+def load(model: str | os.PathLike) -> Model:
+    """The model in a folder that `Model.save` wrote, or of the name of one that is at hand (see `model_folders`), or of a codec
+    that needs none (see `built_in`), unless that name is a folder with a model in it.
+
+    ModelError where there is none, or it is damaged: every byte is covered by a checksum, and fingerprints are computed again.
+    """
+    folder = Path(model)
+    if not (folder / ABOUT).is_file():
+        named = [place for place in model_folders() if place.name == os.fspath(model)]
+        if not named and os.fspath(model) in built_in_names() and not (folder / "model" / ABOUT).is_file():
+            return next(built_in(os.fspath(model)))
+        if not named:
+            raise ModelError(f"no model in {folder}: it has no {ABOUT}{hint(folder)}")
+        folder = named[0]
+    return open_folder(folder)
+
+
+def built_in_names() -> list[str]:
+    """Names of the codecs whose files decode by themselves."""
+    return [name for name, (codec, _) in CODECS.items() if not codec.needs_model]
+
+
+def built_in(name: str) -> Iterator[Model]:
+    """The models, with its default config, of a codec that needs none: that of pictures, then one of each other modality."""
+    first = make_codec(name, {})
+    others = [modality for modality in MODALITIES if modality != first.modality]
+    for codec in (first, *(make_codec(name, {"modality": modality}) for modality in others)):
+        yield make_model(codec, codec.init(jax.random.key(0)), {"about": "built in: its files need no model"})
+
+
+def find_by_fingerprint(fingerprint: bytes) -> Model:
+    """The model that decodes files of this fingerprint: built in, or at hand. ModelError where there is none."""
+    for model in itertools.chain.from_iterable(map(built_in, built_in_names())):
+        if fingerprint in model.fingerprints:
+            return model
+    folders, unreadable = model_folders(), []
+    for folder in folders:
+        try:
+            points = read_about(folder)["points"]
+        except ModelError as error:
+            unreadable.append(str(error))
+            continue
+        if any(point["fingerprint"] == fingerprint.hex() for point in points):
+            return load(folder)
+    at_hand = ", ".join(map(str, folders)) or "there are none"
+    raise ModelError(
+        f"no model at hand has the fingerprint {fingerprint.hex()} (at hand: {at_hand}): give --model DIR, or set "
+        f"{SEARCH_VARIABLE} to where it is" + "".join(f"; {text}" for text in unreadable)
+    )

@@ -23,7 +23,7 @@ from vcinr.codecs.latent_codec import LatentCodec
 from vcinr.context.prior import context_sizes, groups
 from vcinr.devices import use_cpu_cores
 from vcinr.fields import siren
-from vcinr.model.model import load
+from vcinr.model.finding import load
 from vcinr.provenance import provenance
 from vcinr.report.studies import save_study, study_table
 

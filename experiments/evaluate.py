@@ -24,7 +24,7 @@ from vcinr.datasets.catalogue import DatasetMissing
 from vcinr.devices import use_cpu_cores
 from vcinr.evaluation.classical import measure_jpeg, measure_jpeg2000
 from vcinr.evaluation.measure import measure
-from vcinr.model.model import load
+from vcinr.model.finding import load
 from vcinr.provenance import provenance
 from vcinr.report.page import print_table, save_run
 from vcinr.training.progress import Progress

@@ -33,7 +33,8 @@ from vcinr.entropy.tables import code_length_bits, tables_from_columns
 from vcinr.evaluation.bd_rate import bd_psnr_db, bd_rate_percent, psnr_at
 from vcinr.evaluation.measure import measure
 from vcinr.modalities.picture import MODALITIES
-from vcinr.model.model import Model, load
+from vcinr.model.finding import load
+from vcinr.model.model import Model
 from vcinr.provenance import provenance
 from vcinr.report.studies import save_study, study_table
 from vcinr.signals.patches import from_values, to_signal

@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vcinr.model.folder import BUNDLED
-from vcinr.model.model import Model, load
+from vcinr.model.finding import load
+from vcinr.model.model import Model
+from vcinr.model.places import BUNDLED
 from vcinr.report.page import check_run
 from vcinr.trees import write_atomically
 

@@ -15,7 +15,8 @@ from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.compression.bottleneck import QuantiserConfig
 from vcinr.datasets.sources import PatchSource
 from vcinr.fields.field import FieldConfig
-from vcinr.model.model import load, make_model
+from vcinr.model.finding import load
+from vcinr.model.model import make_model
 from vcinr.stage import TrainingConfig
 from vcinr.training.optimisers import make_optimiser
 from vcinr.training.stages import make_step, mean_gradient

@@ -1,5 +1,6 @@
 """vcinr: neural compression with implicit neural representations, in JAX."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from vcinr.bitstream.container import BitstreamError
@@ -12,13 +13,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["BitstreamError", "Model", "ModelError", "load"]
 
+_HOMES = {"Model": "vcinr.model.model", "ModelError": "vcinr.model.places", "load": "vcinr.model.finding"}
+
 
 def __getattr__(name: str) -> Any:
     # Importing JAX takes a second, which `vcinr --help` and `vcinr info` need not wait for.
-    if name in __all__:
-        from vcinr.model import model
-
-        return getattr(model, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

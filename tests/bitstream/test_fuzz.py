@@ -9,7 +9,7 @@ from tests.conftest import smooth_picture
 from vcinr.bitstream import container
 from vcinr.bitstream import payload as payload_coding
 from vcinr.bitstream.container import CHECKSUM_SIZE, BitstreamError
-from vcinr.model.model import load
+from vcinr.model.finding import load
 from vcinr.signals.signal import Grid
 
 MAX_PIXELS = 2000

@@ -16,7 +16,7 @@ def run(klt_model_dir, tmp_path, monkeypatch, capsys):
     """Runs a command where `photo` and `tiny` are bundled and another model is at hand; the lines of its standard output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VCINR_CACHE", "")
-    monkeypatch.setattr("vcinr.model.folder.BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr("vcinr.model.places.BUNDLED", tmp_path / "bundled")
     monkeypatch.setenv("VCINR_MODELS", "own")
     shutil.copytree(klt_model_dir, "bundled/photo")
     (tmp_path / "bundled" / "photo" / "README.md").write_text("# Its card")

@@ -19,7 +19,7 @@ SIZES = [(1, 1), (1, 1000), (37, 50), (50, 37), (30, 90)]
 @pytest.fixture(autouse=True)
 def _no_cache_and_no_bundled_models(monkeypatch, tmp_path):
     monkeypatch.setenv("VCINR_CACHE", "")
-    monkeypatch.setattr("vcinr.model.folder.BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr("vcinr.model.places.BUNDLED", tmp_path / "bundled")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from vcinr.model.model import make_model
 @pytest.fixture(autouse=True)
 def _no_cache_and_no_bundled_models(monkeypatch, tmp_path):
     monkeypatch.setenv("VCINR_CACHE", "")
-    monkeypatch.setattr("vcinr.model.folder.BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr("vcinr.model.places.BUNDLED", tmp_path / "bundled")
     monkeypatch.chdir(tmp_path)
 
 

@@ -35,7 +35,9 @@ from vcinr.codecs.coin import (
     to_symbols,
 )
 from vcinr.entropy.range_coder import Uniform
-from vcinr.model.model import ModelError, find_by_fingerprint, load, make_model
+from vcinr.model.finding import find_by_fingerprint, load
+from vcinr.model.model import make_model
+from vcinr.model.places import ModelError
 from vcinr.signals.patches import to_signal
 
 SHAPES = [(24, 36), (36, 24), (24, 36), (1, 50)]
@@ -218,7 +220,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from vcinr.bitstream import container
-from vcinr.model.model import find_by_fingerprint
+from vcinr.model.finding import find_by_fingerprint
 for name in sys.argv[1:]:
     data = Path(name).read_bytes()
     model = find_by_fingerprint(container.peek(data).fingerprint)

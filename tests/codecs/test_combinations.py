@@ -12,7 +12,8 @@ from vcinr.codec import training_patch
 from vcinr.codecs import CODECS, Codec, make_codec
 from vcinr.codecs.combinations import COMBINATIONS
 from vcinr.datasets.sources import PatchSource
-from vcinr.model.model import load, make_model
+from vcinr.model.finding import load
+from vcinr.model.model import make_model
 from vcinr.training.run import train
 
 ONE_STEP = {"num_steps": 1, "batch_size": 2, "warmup_steps": 0, "lr": 1e-3}

@@ -8,7 +8,8 @@ import pytest
 from vcinr.codecs.klt import KLT, KLTConfig, quantise, reconstruct
 from vcinr.datasets.sources import PatchSource
 from vcinr.evaluation.measure import measure
-from vcinr.model.model import load, make_model
+from vcinr.model.finding import load
+from vcinr.model.model import make_model
 from vcinr.signals.principal_components import principal_components
 from vcinr.training.run import train
 

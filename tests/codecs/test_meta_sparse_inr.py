@@ -15,7 +15,8 @@ from vcinr.compression.uniform import UniformConfig
 from vcinr.datasets.sources import PatchSource
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
-from vcinr.model.model import load, make_model
+from vcinr.model.finding import load
+from vcinr.model.model import make_model
 from vcinr.stage import TrainingConfig
 from vcinr.training.run import train
 

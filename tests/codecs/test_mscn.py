@@ -17,7 +17,9 @@ from vcinr.codecs.mscn import MSCNConfig, MSCNStructured, MSCNUnstructured, Stru
 from vcinr.compression.uniform import UniformConfig
 from vcinr.datasets.sources import PatchSource
 from vcinr.fields.field import FieldConfig
-from vcinr.model.model import ModelError, load, make_model
+from vcinr.model.finding import load
+from vcinr.model.model import make_model
+from vcinr.model.places import ModelError
 from vcinr.signals.patches import to_signal
 from vcinr.sparsity import hard_concrete
 from vcinr.sparsity.gating import GateConfig, adapt_gated, spread

@@ -22,7 +22,8 @@ from vcinr.codecs import make_codec
 from vcinr.codecs.strumpler_basic import MAX_META, StrumplerBasic, StrumplerBasicConfig, field_of
 from vcinr.fields import siren
 from vcinr.modalities.picture import MODALITIES
-from vcinr.model.model import find_by_fingerprint, make_model
+from vcinr.model.finding import find_by_fingerprint
+from vcinr.model.model import make_model
 from vcinr.weights.adaround import AdaRoundConfig
 from vcinr.weights.coding import WeightCodingConfig, make_code
 from vcinr.weights.retraining import RetrainingConfig
@@ -124,7 +125,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from vcinr.bitstream import container
-from vcinr.model.model import find_by_fingerprint
+from vcinr.model.finding import find_by_fingerprint
 for name in sys.argv[1:]:
     data = Path(name).read_bytes()
     model = find_by_fingerprint(container.peek(data).fingerprint)

@@ -20,7 +20,8 @@ from vcinr.codecs.whole_signals import batches_of_equal_shape
 from vcinr.datasets.sources import PatchSource
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig, make_field
-from vcinr.model.model import load, make_model
+from vcinr.model.finding import load
+from vcinr.model.model import make_model
 from vcinr.signals.patches import to_signal
 from vcinr.stage import TrainingConfig
 from vcinr.training.run import train
@@ -122,7 +123,7 @@ def test_another_process_decodes_with_the_model(model, folder, files, tmp_path):
 import sys
 from pathlib import Path
 import numpy as np
-from vcinr.model.model import load
+from vcinr.model.finding import load
 model, data = load(sys.argv[1]), Path(sys.argv[2]).read_bytes()
 np.savez(sys.argv[2] + ".npz", picture=model.decode(data), **model.read_codes(data)[1][0].streams)
 """

@@ -17,7 +17,8 @@ from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.compression.bottleneck import QuantiserConfig
 from vcinr.datasets.sources import PatchSource
 from vcinr.fields.field import FieldConfig, make_field
-from vcinr.model.model import load, make_model
+from vcinr.model.finding import load
+from vcinr.model.model import make_model
 from vcinr.signals.grids import pixel_grid
 from vcinr.signals.patches import to_signal
 from vcinr.stage import TrainingConfig

@@ -33,7 +33,8 @@ from vcinr.context.order import Turn, streams_of, symbols_of
 from vcinr.datasets.sources import PatchSource
 from vcinr.entropy.range_coder import symbol_bits
 from vcinr.fields.field import FieldConfig
-from vcinr.model.model import load, make_model
+from vcinr.model.finding import load
+from vcinr.model.model import make_model
 from vcinr.stage import TrainingConfig
 from vcinr.training.loop import run_stage
 

@@ -11,8 +11,8 @@ from experiments import release
 from tests.conftest import smooth_picture
 from tests.tiny import hand_made
 from vcinr.evaluation.measure import measure
-from vcinr.model.folder import model_folders
 from vcinr.model.model import Model
+from vcinr.model.places import model_folders
 from vcinr.report.page import save_run
 
 COMMAND = "python -m experiments.train --config=configs/klt.py:demo --config.model_precision=float16 --workdir=DIR"
@@ -67,7 +67,7 @@ def test_a_run_becomes_a_bundled_model_with_its_card(run, tmp_path, monkeypatch,
     record = str(run / "record.json")
     assert release.main(["--workdir", str(run), "--name", "tiny", "--results", record, record, f"--out={out}"]) == 0
     assert "MB" in capsys.readouterr().out
-    monkeypatch.setattr("vcinr.model.folder.BUNDLED", out)
+    monkeypatch.setattr("vcinr.model.places.BUNDLED", out)
     assert model_folders() == [out / "tiny"]
     before, after = vcinr.load(run / "model"), vcinr.load("tiny")
     assert after.fingerprints == before.fingerprints

@@ -10,8 +10,8 @@ from experiments.release import CARD, MAX_BYTES, MAX_TOTAL_BYTES, MODELS, folder
 from tests.conftest import smooth_picture
 from tests.tiny import psnr
 from vcinr.bitstream.fingerprint import fingerprint
-from vcinr.model.folder import BUNDLED, model_folders
-from vcinr.model.model import find_by_fingerprint
+from vcinr.model.finding import find_by_fingerprint
+from vcinr.model.places import BUNDLED, model_folders
 
 FOLDERS = model_folders([BUNDLED])
 

@@ -8,9 +8,11 @@ import pytest
 
 import vcinr
 import vcinr.model.folder
+import vcinr.model.places
 from tests.tiny import hand_made, psnr
-from vcinr.model.folder import ModelError, canonical, model_folders, sha256
-from vcinr.model.model import find_by_fingerprint, load, make_model
+from vcinr.model.finding import find_by_fingerprint, load
+from vcinr.model.model import make_model
+from vcinr.model.places import ModelError, canonical, model_folders, sha256
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_a_save_that_is_cut_short_leaves_no_model_that_loads(klt_model_dir, tmp_
     def full(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(vcinr.model.model, "write_atomically", full)
+    monkeypatch.setattr(vcinr.model.folder, "write_atomically", full)
     with pytest.raises(OSError, match="No space"):
         hand_made().save(tmp_path / "model")
     with pytest.raises(ModelError, match="checksum"):
@@ -178,7 +180,7 @@ def test_every_bit_of_a_model_is_covered(tmp_path):
 
 
 def test_a_bundled_model_is_loaded_by_its_name(klt_model_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(vcinr.model.folder, "BUNDLED", tmp_path)
+    monkeypatch.setattr(vcinr.model.places, "BUNDLED", tmp_path)
     with pytest.raises(ModelError, match=r"no model of that name is at hand \(at hand: none\)"):
         vcinr.load("waves")
     shutil.copytree(klt_model_dir, tmp_path / "waves")
@@ -203,7 +205,7 @@ def test_the_folder_of_a_run_is_told_from_its_model(klt_model_dir):
 
 
 def test_models_at_hand_are_found_by_fingerprint(klt_model_dir, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(vcinr.model.folder, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(vcinr.model.places, "BUNDLED", tmp_path / "bundled")
     fingerprint = bytes.fromhex(model.points[1]["fingerprint"])
     with pytest.raises(ModelError, match=f"{fingerprint.hex()} .*set VCINR_MODELS"):
         find_by_fingerprint(fingerprint)

@@ -16,7 +16,7 @@ from vcinr.bitstream import container
 from vcinr.bitstream.container import MAGIC, BitstreamError
 from vcinr.codec import Code
 from vcinr.codecs.klt import KLT
-from vcinr.model.model import load
+from vcinr.model.finding import load
 from vcinr.signals.signal import Grid
 
 SIZES = [(1, 1), (1, 1000), (1000, 1), (37, 50), (50, 37), (8, 8), (16, 9)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vcinr.evaluation.metrics import mean_squared_error, summarise
+from vcinr.evaluation.metrics import mean_squared_error, signal_psnr_db, summarise
 
 Pictures = Sequence[np.ndarray] | np.ndarray
 """Pictures uint8 [h, w, 3] of any sizes, or an array of equal ones [n, h, w, 3]."""
@@ -54,6 +54,7 @@ def measure(
     ``bpp_modelled``: as ``bpp_estimated``, of the float entropy model that the tables were made from, where a codec has one.
     ``model_bytes``: of the model's files, 0 where decoding needs none. ``container_differences``: 8-bit values of the container
     that rounded otherwise than in the files. ``name``, ``lambda`` and ``fingerprint`` of the point are passed on where there.
+    ``signals``: ``bpp_file``, ``bpp_payload`` and ``psnr_db`` of each signal, in order, rounded to 5, 5 and 3 decimals.
 
     Raises ValueError for an empty set, an array that is no picture or an unknown point; `MeasurementError` where a decoded
     picture has the wrong shape, or the container decodes to other pictures than the files.
@@ -153,6 +154,7 @@ def rate_quality_row(
     """
     pixels = np.array([picture.shape[0] * picture.shape[1] for picture in pictures], np.float64)
     sizes = [picture.size for picture in pictures]
+    bpp_file, bpp_payload = (8 * np.asarray(counts) / pixels for counts in (file_bytes, payload_bytes))
     return {
         "codec": codec,
         "dataset": dataset,
@@ -161,13 +163,18 @@ def rate_quality_row(
         "point": int(point),
         "file_bytes": float(np.mean(file_bytes)),
         "payload_bytes": float(np.mean(payload_bytes)),
-        "bpp_file": float(np.mean(8 * np.asarray(file_bytes) / pixels)),
+        "bpp_file": float(np.mean(bpp_file)),
         "bpp_container": None if container_bytes is None else float(8 * container_bytes / pixels.sum()),
-        "bpp_payload": float(np.mean(8 * np.asarray(payload_bytes) / pixels)),
+        "bpp_payload": float(np.mean(bpp_payload)),
         "bpp_estimated": None if estimated_bits is None else float(np.mean(np.asarray(estimated_bits) / pixels)),
         **summarise(mses, sizes),
         "psnr_float_db": summarise(float_mses, sizes)["psnr_db"],
         "model_bytes": model_bytes,
+        "signals": {
+            "bpp_file": [round(float(bpp), 5) for bpp in bpp_file],
+            "bpp_payload": [round(float(bpp), 5) for bpp in bpp_payload],
+            "psnr_db": [round(float(decibels), 3) for decibels in signal_psnr_db(mses, sizes)],
+        },
     }
 
 

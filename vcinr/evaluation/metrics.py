@@ -64,6 +64,11 @@ def lossless_psnr_db(num_values: int) -> float:
     return psnr_db(1 / (255.0**2 * num_values))
 
 
+def signal_psnr_db(mses: Sequence[float], sizes: Sequence[int]) -> list[float]:
+    """PSNR of each signal, at most `lossless_psnr_db` of its size. Arguments as `summarise`."""
+    return [min(psnr_db(mse), lossless_psnr_db(size)) for mse, size in zip(mses, sizes, strict=True)]
+
+
 def summarise(mses: Sequence[float], sizes: Sequence[int]) -> dict[str, float | int]:
     """Means over a set of signals.
 
@@ -74,9 +79,8 @@ def summarise(mses: Sequence[float], sizes: Sequence[int]) -> dict[str, float | 
     """
     if not len(mses) or len(mses) != len(sizes):
         raise ValueError(f"quality needs as many sizes as errors and at least one signal, not {len(mses)} and {len(sizes)}")
-    decibels = [min(psnr_db(mse), lossless_psnr_db(size)) for mse, size in zip(mses, sizes, strict=True)]
     return {
-        "psnr_db": float(np.mean(decibels)),
+        "psnr_db": float(np.mean(signal_psnr_db(mses, sizes))),
         "psnr_of_mean_mse_db": float(min(psnr_db(np.mean(mses)), lossless_psnr_db(sum(sizes)))),
         "num_lossless": int(sum(mse == 0 for mse in mses)),
     }

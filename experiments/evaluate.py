@@ -1,15 +1,16 @@
 """Measures a trained model on its test split, from files written and read back, beside classical codecs.
 
     python -m experiments.evaluate --workdir=DIR --out=DIR/rd.json [--no-classical] [--limit=N] [--record=docs/results/NAME.json]
+    python -m experiments.evaluate --model=photo --out=rd.json
 
-Writes a JSON list, one object an operating point; with --record also a file with the run's provenance, for `make results`. Where
-encoding fits each signal for long, the same command goes on where it was interrupted (from WORKDIR/encodings).
+Writes a JSON list with one object per operating point, which holds means and each signal's rate and quality; with --record also
+a file with the run's provenance, for `make results`. Where encoding fits each signal for long, a measurement with --workdir that
+was interrupted goes on from WORKDIR/encodings.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -26,35 +27,41 @@ from vcinr.evaluation.classical import measure_jpeg, measure_jpeg2000
 from vcinr.evaluation.measure import measure
 from vcinr.model.finding import load
 from vcinr.provenance import provenance
-from vcinr.report.page import print_table, save_run
+from vcinr.report.page import points_json, print_table, save_run
 from vcinr.training.progress import Progress
 from vcinr.trees import write_atomically
 
 
-def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0) -> list[dict]:
-    """Rows of the model in ``workdir/model`` on its config's test split, then of the classical codecs."""
-    model = load(Path(workdir) / "model")
+def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0, name: str = "") -> list[dict]:
+    """Rows of a model on its config's test split, then of the classical codecs.
+
+    workdir: of a run of `experiments.train`, whose model is measured and whose unfinished fits are gone on with.   name: measures
+    a model at hand instead, such as ``photo``; nothing is read from ``workdir`` then, nor written to it.
+    """
+    model = load(name or Path(workdir) / "model")
     config = ConfigDict(model.info["config"])
     jax.config.update("jax_default_matmul_precision", "float32")
     if limit:
         config.data.test_limit = limit
     pictures = list(data.pictures(config, "test"))
-    name = config.data.test_name or config.data.name
+    dataset, split = config.data.test_name or config.data.name, config.data.test
     with Progress() as bar:
-        encodings = Path(workdir) / "encodings"
-        rows = measure(model, pictures, name, config.data.test, progress=bar.report, workdir=encodings)
+        encodings = None if name else Path(workdir) / "encodings"
+        rows = measure(model, pictures, dataset, split, progress=bar.report, workdir=encodings)
     if classical:
-        rows += measure_jpeg(pictures, name, config.data.test) + measure_jpeg2000(pictures, name, config.data.test)
+        rows += measure_jpeg(pictures, dataset, split) + measure_jpeg2000(pictures, dataset, split)
     return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, writes and prints; returns the exit status, 1 where the model or its data set is missing, or a fit fails.
 
-    The time of a record is that of training and of this measurement, each since its last start.
+    The time of a record is that of this measurement since its last start, and with --workdir that of training too.
     """
     parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description="Measures a trained model.")
-    parser.add_argument("--workdir", required=True, help="where experiments.train wrote its model")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--workdir", default="", help="where experiments.train wrote its model")
+    source.add_argument("--model", default="", help="a model at hand instead, such as photo (see `vcinr models`)")
     parser.add_argument("--out", required=True, help="the JSON file to write")
     parser.add_argument(
         "--classical", action=argparse.BooleanOptionalAction, default=True, help="JPEG and JPEG 2000 on the same pictures"
@@ -66,24 +73,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_cpu_cores()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("vcinr").setLevel(logging.INFO)
-    started, source = time.time(), provenance()
+    started, began = time.time(), provenance()
     try:
-        rows = evaluate(options.workdir, options.classical, options.limit)
+        rows = evaluate(options.workdir, options.classical, options.limit, options.model)
     except DatasetMissing as error:
         print(error, file=sys.stderr)
         return 1
     except ValueError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
-    write_atomically(options.out, (json.dumps(rows, indent=1) + "\n").encode())
+    write_atomically(options.out, f"{points_json(rows)}\n".encode())
     print_table(rows)
     if options.record:
-        info = load(Path(options.workdir) / "model").info
+        info = load(options.model or Path(options.workdir) / "model").info
         chosen = ("" if options.classical else " --no-classical") + (f" --limit={options.limit}" if options.limit else "")
-        command = f"{info['command']}; python -m experiments.evaluate --workdir=DIR --out=DIR/rd.json{chosen}"
-        duration_s = info["duration_s"] + time.time() - started
+        if options.model:
+            command, training_s = f"python -m experiments.evaluate --model={options.model} --out=rd.json{chosen}", 0.0
+        else:
+            command = f"{info['command']}; python -m experiments.evaluate --workdir=DIR --out=DIR/rd.json{chosen}"
+            training_s = info["duration_s"]
         trained = info["starts"][-1]["git_revision"] if info.get("starts") else None
-        save_run(options.record, rows, info["config_name"], command, duration_s, options.notes, source, trained)
+        duration_s = training_s + time.time() - started
+        save_run(options.record, rows, info["config_name"], command, duration_s, options.notes, began, trained)
     return 0
 
 

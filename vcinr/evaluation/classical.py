@@ -13,7 +13,7 @@ from vcinr.evaluation.measure import Pictures, Progress, check_picture, rate_qua
 from vcinr.evaluation.metrics import mean_squared_error
 
 JPEG_QUALITIES = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95)
-JPEG2000_DECIBELS = (24, 26, 28, 30, 32, 34, 36, 38, 40, 42)
+JPEG2000_DECIBELS = (16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44, 46)
 
 
 def encode_jpeg(picture: np.ndarray, quality: int, subsampling: int = 0) -> bytes:

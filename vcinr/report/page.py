@@ -18,6 +18,7 @@ from vcinr.evaluation.published import Curve, load
 from vcinr.provenance import provenance
 from vcinr.report.plots import display_name, plot_rd
 from vcinr.report.studies import load_studies, study_section
+from vcinr.trees import write_atomically
 
 RUN_KEYS = ("config", "command", "commit", "device", "date", "duration_s", "versions", "points", "notes")
 POINT_KEYS = (
@@ -120,10 +121,15 @@ def save_run(
         "points": [dict(row) for row in points],
     }
     check_run(run, os.fspath(path))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    about = {key: value for key, value in run.items() if key != "points"}
+    head = json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, f'{head[:-2]},\n  "points": {points_json(points)}\n}}\n'.encode())
     return run
+
+
+def points_json(points: Sequence[Mapping[str, Any]]) -> str:
+    """Measured points as a JSON list, one point per line: values per signal on lines of their own would run to pages."""
+    return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in points) + "\n]"
 
 
 def check_run(run: Any, name: str) -> None:

@@ -33,7 +33,7 @@ def compare(model: Model, repeats: int) -> Table:
 
         def encode(cache: str) -> None:
             arguments = ("encode", str(folder / "picture.png"), str(folder / "picture.vcinr"), "--model", str(folder / "model"))
-            start(cache, "-m", "vcinr.cli.main", *arguments)
+            start(cache, "-m", "vcinr", *arguments)
 
         def cold() -> None:
             with tempfile.TemporaryDirectory(dir=folder) as empty:

@@ -78,7 +78,7 @@ def check_other_process(model: Model, tiles: list[np.ndarray], folder: Path) -> 
             path = files / f"point{point}_tile{i:03d}.vcinr"
             path.write_bytes(content)
             expected[path] = decoded
-    command = [sys.executable, "-m", "vcinr.cli.main", "decode", *map(str, expected), "--out", str(pictures)]
+    command = [sys.executable, "-m", "vcinr", "decode", *map(str, expected), "--out", str(pictures)]
     if subprocess.run([*command, "--model", str(folder / "model")], check=False).returncode != 0:
         raise RuntimeError(f"another process could not decode the files in {files}")
     for path, decoded in expected.items():

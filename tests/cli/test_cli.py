@@ -12,6 +12,7 @@ from tests.conftest import smooth_picture
 from tests.tiny import psnr
 from vcinr.bitstream import container
 from vcinr.cli import main as cli
+from vcinr.cli.files import in_groups
 
 SIZES = [(1, 1), (1, 1000), (37, 50), (50, 37), (30, 90)]
 
@@ -96,7 +97,7 @@ def test_one_picture_goes_from_in_to_out(run, model, picture, tmp_path):
 
 
 def test_groups_bound_memory_and_lose_nothing(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "GROUP_PIXELS", 1500)
+    monkeypatch.setattr("vcinr.cli.files.GROUP_PIXELS", 1500)
     for i in range(7):
         save(tmp_path / f"{i}.png", smooth_picture(20, 30 + i, seed=i))
     names = [f"{i}.png" for i in range(7)]
@@ -106,9 +107,9 @@ def test_groups_bound_memory_and_lose_nothing(run, tmp_path, monkeypatch):
 
 
 def test_groups_hold_one_key_each_and_about_so_many_pixels(monkeypatch):
-    monkeypatch.setattr(cli, "GROUP_PIXELS", 10)
+    monkeypatch.setattr("vcinr.cli.files.GROUP_PIXELS", 10)
     items = [("a", 4, 0), ("b", 10, 1), ("a", 4, 2), ("a", 4, 3), ("b", 9, 4), ("a", 1, 5)]
-    assert list(cli._in_groups(items)) == [("b", [1]), ("a", [0, 2, 3]), ("b", [4]), ("a", [5])]
+    assert list(in_groups(items)) == [("b", [1]), ("a", [0, 2, 3]), ("b", [4]), ("a", [5])]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])

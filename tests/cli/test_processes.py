@@ -71,7 +71,7 @@ def test_a_second_process_finds_compiled_programs(klt_model_dir, picture, tmp_pa
 def test_progress_is_shown_where_someone_looks(klt_model_dir, picture, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VCINR_CACHE", "")
-    monkeypatch.setattr(cli, "GROUP_PIXELS", picture.size // 3)
+    monkeypatch.setattr("vcinr.cli.files.GROUP_PIXELS", picture.size // 3)
     for name in "abc":
         Image.fromarray(picture).save(f"{name}.png")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
@@ -83,7 +83,7 @@ def test_progress_is_shown_where_someone_looks(klt_model_dir, picture, tmp_path,
 
 def test_the_module_runs_as_a_program_and_reports_its_status(tmp_path):
     (tmp_path / "foreign").write_text("no file of ours")
-    command = [sys.executable, "-m", "vcinr.cli.main", "info", str(tmp_path / "foreign")]
+    command = [sys.executable, "-m", "vcinr", "info", str(tmp_path / "foreign")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stdout == ""

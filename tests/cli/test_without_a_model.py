@@ -30,7 +30,7 @@ def test_a_picture_goes_out_and_comes_back_by_rate_alone(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "VCINR_MODELS"}
     # Only the smallest network fits, so that nothing is searched.
     for words in (["encode", "in.png", "file", "--model", "coin", "--bpp", "4.0"], ["decode", "file", "out.png"]):
-        command = [sys.executable, "-m", "vcinr.cli.main", *words]
+        command = [sys.executable, "-m", "vcinr", *words]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert (done.returncode, done.stderr) == (0, "")
     # 8 bytes of magic, version, fingerprint and flags; two varints each of shape and meta, one of ω₀; weights; the checksum.

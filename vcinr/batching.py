@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from vcinr.devices import local_mesh, pmapped
+from vcinr.signals.signal import Grid, Signal
 
 SMALL_BATCHES = (1, 8)
 """Rows of the programs for fewer rows than a batch: a lone small picture does not pay for a whole one."""
@@ -54,3 +55,15 @@ def map_batches(function: Callable, config: Hashable, shared: Any, arrays: tuple
         with jax.default_matmul_precision("float32"):
             outputs.append(jax.tree.map(lambda a, n=count: np.asarray(a)[:n], run(shared, *rows)))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+
+
+def patch_rows(signals: Sequence[Signal]) -> tuple[np.ndarray, np.ndarray]:
+    """All patches of all signals, one after the other: values [p, n, c] and weights [p, n]."""
+    values = np.concatenate([s.values for s in signals])
+    weight = np.concatenate([np.ones(s.values.shape[:2], np.float32) if s.weight is None else s.weight for s in signals])
+    return values, weight
+
+
+def per_signal(rows: np.ndarray, grids: Sequence[Grid]) -> list[np.ndarray]:
+    """Rows, one per patch, of all signals → those of each signal."""
+    return np.split(rows, np.cumsum([grid.num_patches for grid in grids])[:-1])

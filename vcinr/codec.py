@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
 from vcinr.entropy.range_coder import SymbolModel
 from vcinr.signals.signal import Grid, Signal
-from vcinr.stage import Params, Progress, Stage
+from vcinr.stage import AnyStage, Params, Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,53 +26,103 @@ class Code:
     meta: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
 
 
-@runtime_checkable
-class Codec(Protocol):
-    """A composition of field, adaptation, quantiser and entropy coder.
+@dataclasses.dataclass(frozen=True)
+class EncodeRequest:
+    """How to encode.
 
-    name: its key in `CODECS`.            config: frozen dataclass, JSON-able by `dataclasses.asdict`.
-    modality: key of `MODALITIES`.        patch: shape of one patch; () for a codec that takes signals whole.
-    streams: declared order of streams.   meta_types: name → "int" or "float32", in order.
-    continuous: whether `synthesise` takes any coordinates, so that decoding at any resolution comes free.
-    needs_model: False where the file alone decodes (COIN).
-
-    A codec may also offer ``modelled_bits(params, point, codes)``, bits a signal by a float entropy model beside its tables;
-    ``choose_point(params, signal, bpp, *, workdir, progress)``, where it knows rates before it encodes; ``point_name(point)``.
+    effort: how long to look for a better code, from 0 (the quickest) to the codec's ``max_effort``.
+    key: of random starts; None for the seed of the codec's config.
+    workdir: where a codec that optimises for long keeps checkpoints, and goes on from them; None for nowhere.
+    progress: told of the steps that are done; None for nobody.
     """
 
-    name: str
+    effort: int = 0
+    key: jax.Array | None = None
+    workdir: str | None = None
+    progress: Progress | None = None
+
+
+QUICKEST = EncodeRequest()
+"""Effort 0, the config's seed; nothing is kept or told."""
+
+
+class Codec:
+    """Base of all codecs: a composition of field, adaptation, quantiser and entropy coder.
+
+    name: its key in `CODECS`.   format_name: what stands for the codec in fingerprints; ``name``, unless it was renamed.
+    config: frozen dataclass, JSON-able by `dataclasses.asdict`.
+    streams: declared order of streams.   meta_types: name → "int" or "float32", in the order of the file.
+    continuous: whether `synthesise` takes any coordinates, so that decoding at any resolution comes free.
+    needs_model: False where the file alone decodes (COIN).
+    searches: whether `choose_point` finds a point by a search of its own, because points are too many to try.
+    max_effort: largest ``EncodeRequest.effort``.
+    """
+
+    name: ClassVar[str]
     config: Any
-    modality: str
-    patch: tuple[int, ...]
     streams: tuple[str, ...]
-    meta_types: Mapping[str, str]
-    continuous: bool
-    needs_model: bool
+    continuous: ClassVar[bool] = True
+    needs_model: ClassVar[bool] = True
+    searches: ClassVar[bool] = False
+
+    @property
+    def format_name(self) -> str:
+        return self.name
+
+    @property
+    def modality(self) -> str:
+        """Key of `MODALITIES`."""
+        return self.config.modality
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Shape of one patch; () for a codec that takes signals whole."""
+        return tuple(self.config.patch)
+
+    @property
+    def training_patch(self) -> tuple[int, ...]:
+        """Shape of one training example: a patch, or a crop of several."""
+        return self.patch
+
+    @property
+    def meta_types(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def max_effort(self) -> int:
+        return 0
+
+    def check_effort(self, effort: int) -> None:
+        """ValueError for an effort outside 0 … ``max_effort``."""
+        if not 0 <= effort <= self.max_effort:
+            valid = f"0 to {self.max_effort}" if self.max_effort else "0 alone"
+            raise ValueError(f"effort lies in {valid} for {self.name}, not {effort}")
 
     def init(self, key: jax.Array) -> Params:
         """Parameters before any training."""
+        raise NotImplementedError
 
-    def stages(self) -> tuple[Stage, ...]:
-        """Training stages, in order."""
+    def stages(self) -> tuple[AnyStage, ...]:
+        """Training stages, in order; none for a codec that trains nothing."""
+        return ()
 
     def num_points(self, params: Params) -> int:
-        """Operating points that `params` holds."""
+        """Number of operating points in ``params``."""
+        return len(params["points"])
+
+    def point_name(self, point: int) -> str:
+        """What an operating point is called; by default its number."""
+        return str(point)
+
+    def choose_point(self, params: Params, signal: Signal, bpp: float, request: EncodeRequest) -> int:
+        """The operating point for a signal within ``bpp`` bits per sample, where ``searches``."""
+        raise NotImplementedError
 
     def encode(
-        self,
-        params: Params,
-        signals: Sequence[Signal],
-        point: int,
-        *,
-        effort: int = 0,
-        key: jax.Array | None = None,
-        workdir: str | None = None,
-        progress: Progress | None = None,
+        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
     ) -> list[Code]:
-        """Codes of a batch of signals (host).
-
-        workdir: where a codec that optimises for long keeps checkpoints, and goes on from them; None for nowhere.
-        """
+        """Codes of a batch of signals (host). ValueError for an effort that the codec does not have."""
+        raise NotImplementedError
 
     def symbol_model(
         self,
@@ -83,23 +133,27 @@ class Codec(Protocol):
         decoded: Mapping[str, np.ndarray],
         name: str,
     ) -> SymbolModel:
-        """How stream `name` of one signal is coded, from integers alone: model tables or streams already decoded."""
+        """How stream ``name`` of one signal is coded, from integers alone: model tables or streams already decoded."""
+        raise NotImplementedError
+
+    def modelled_bits(self, params: Params, point: int, codes: Sequence[Code]) -> list[float] | None:
+        """Bits per signal by the float entropy model that the tables were made from; None where there is none."""
+        del params, point, codes
+        return None
 
     def decoder_config(self) -> Mapping[str, Any]:
         """What decoding uses besides arrays, JSON-able; the fingerprint covers it too."""
+        return {}
 
     def decoder_arrays(self, params: Params, point: int) -> Mapping[str, np.ndarray]:
         """Exactly the arrays that decoding this point uses, flat; the fingerprint covers them."""
+        raise NotImplementedError
 
     def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Decoded values of each signal, float32 [p, n, c] in normalised units (host; batches are jitted inside)."""
+        raise NotImplementedError
 
 
 def grid_of(codec: Codec, shape: Sequence[int]) -> Grid:
     """The grid of a signal of this shape, cut into the codec's patches."""
-    return Grid(tuple(shape), tuple(codec.patch) or tuple(shape))
-
-
-def training_patch(codec: Codec) -> tuple[int, ...]:
-    """Shape of what training sees: the config's ``crop`` where it has one, or else the codec's own patch."""
-    return tuple(getattr(codec.config, "crop", ())) or tuple(codec.patch)
+    return Grid(tuple(shape), codec.patch or tuple(shape))

@@ -13,6 +13,7 @@ from typing import Any
 def build_config(config_type: type, values: Mapping[str, Any], where: str, default: Any = None) -> Any:
     """A frozen config dataclass from a nested mapping; lists become tuples. ValueError as for `make_codec`.
 
+    A field whose type is a union of dataclasses is the one that ``kind`` names.
     default: what keys that are left out are taken from, instead of the type's own defaults. So a part of a nested config
     overrides a part of what its owner has there.
     """
@@ -28,6 +29,8 @@ def build_config(config_type: type, values: Mapping[str, Any], where: str, defau
 
 
 def _convert(hint: Any, value: Any, where: str, default: Any = None) -> Any:
+    if isinstance(hint, types.UnionType) and isinstance(value, Mapping):
+        hint = _of_kind(hint, value, where, default)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return build_config(hint, value, where, default if isinstance(default, hint) else None)
     if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
@@ -38,6 +41,15 @@ def _convert(hint: Any, value: Any, where: str, default: Any = None) -> Any:
     if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and type(value) is hint:
         return value
     raise ValueError(f"{where} must be {getattr(hint, '__name__', hint)}, not {value!r}")
+
+
+def _of_kind(union: Any, values: Mapping[str, Any], where: str, default: Any) -> type:
+    """The dataclass of a union that has the ``kind`` of the values, or else of the default."""
+    kinds = {each.kind: each for each in typing.get_args(union)}
+    kind = values.get("kind", default.kind)
+    if kind not in kinds:
+        raise ValueError(f"{where} has no kind {kind!r}{nearest(str(kind), kinds)}")
+    return kinds[kind]
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

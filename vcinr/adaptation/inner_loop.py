@@ -92,29 +92,3 @@ def largest_curvature(
     v = jax.lax.fori_loop(0, iterations, body, jax.random.normal(key, latent.shape, latent.dtype))
     v = v / jnp.maximum(jnp.linalg.norm(v), 1e-30)
     return jnp.maximum(jnp.abs(v @ product(v)), 1e-12)
-
-
-def largest_ritz_value(product: Callable[[jax.Array], jax.Array], start: Float[Array, " k"], iterations: int) -> Float[Array, ""]:
-    """λ_max of a symmetric positive semidefinite matrix, from below, by Lanczos' method from ``start``, which is not 0.
-
-    One product v ↦ A v an iteration; each new vector is made orthogonal to all before it (Golub and Van Loan 2013, section 10.3).
-    Where the spectrum is broad and without gaps, power iteration needs several times as many products.
-    """
-    k = start.shape[0]
-    iterations = min(iterations, k)
-
-    def step(carry, i):
-        basis, vector = carry
-        basis = basis.at[i].set(vector)
-        image = product(vector)
-        rest = image - basis.T @ (basis @ image)
-        rest = rest - basis.T @ (basis @ rest)
-        # Where the space ends, rounding errors are left, which may well lie in it.
-        norm = jnp.linalg.norm(rest)
-        there = norm > 10 * jnp.finfo(start.dtype).eps * jnp.linalg.norm(image)
-        return (basis, jnp.where(there, rest / jnp.where(there, norm, 1.0), 0.0)), image
-
-    first = start / jnp.linalg.norm(start)
-    (basis, _), images = jax.lax.scan(step, (jnp.zeros((iterations, k), start.dtype), first), jnp.arange(iterations))
-    projected = basis @ images.T
-    return jnp.linalg.eigvalsh(0.5 * (projected + projected.T))[-1]

@@ -22,10 +22,8 @@ from vcinr.adaptation.inner_loop import (
     LOW,
     StepSizes,
     adapt,
-    hessian_product,
     init_step_sizes,
     largest_curvature,
-    largest_ritz_value,
 )
 from vcinr.adaptation.objective import chunked_mean_squared_error
 from vcinr.fields.field import FieldConfig, evaluate, make_field
@@ -39,16 +37,19 @@ Trained = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class AdaptationConfig:
-    """num_steps: of the inner loop, in training.  encode_steps: in encoding, 0 for as many; past the last learned step sizes,
-    these are used again.  step_sizes: "learned", one a step and dimension (Meta-SGD), or "fixed" as they start.
-    initial_step: first step sizes in multiples of 1/λ_max of the inner loss.  inner_lr: first step sizes in themselves, instead
-    of ``initial_step`` where it is not 0.  learn_start: whether φ₀ is trained or stays 0.
-    reference: when that λ_max is measured, "start" for once, on eight patches where training starts, or "running" for anew at
-    every step of training, on the coordinates that it drew; what encoding uses is then measured where training ended, on all
-    coordinates, and stored (see `curvature`). Neither makes training on a ``subset`` suit all coordinates.
+    """Config of the inner loop.
+
+    num_steps: inner steps in training.
+    encode_steps: inner steps in encoding, 0 for as many; past the last learned step sizes, these are used again.
+    step_sizes: "learned", one per step and dimension (Meta-SGD), or "fixed" as they start.
+    initial_step: first step sizes in multiples of 1/λ_max of the inner loss, in [1e-3, 1e2].
+    inner_lr: first step sizes in themselves, in latent² per unit of loss; 0 for ``initial_step``.
+    learn_start: whether φ₀ is trained; False keeps it at 0.
     step_rate: outer rate of the log step sizes, in multiples of that of θ.
-    chunk: coordinates at once, 0 for all.  subset: random coordinates of a training step, 0 for all; see `draw`.
-    first_order: drop second derivatives (an ablation)."""
+    chunk: coordinates at once, 0 for all.
+    subset: random coordinates of a training step, 0 for all; see `draw`.
+    first_order: whether second derivatives are dropped (an ablation).
+    """
 
     num_steps: int = 3
     encode_steps: int = 0
@@ -56,7 +57,6 @@ class AdaptationConfig:
     initial_step: float = 0.5
     inner_lr: float = 0.0
     learn_start: bool = True
-    reference: str = "start"
     step_rate: float = 1.0
     chunk: int = 0
     subset: int = 0
@@ -75,12 +75,6 @@ class AdaptationConfig:
             raise ValueError(f"adaptation.step_rate must be positive, not {self.step_rate}")
         if self.step_sizes not in ("learned", "fixed"):
             raise ValueError(f"unknown step_sizes {self.step_sizes!r}; valid are fixed, learned")
-        if self.reference not in ("running", "start"):
-            raise ValueError(f"unknown adaptation.reference {self.reference!r}; valid are running, start")
-        if self.reference == "running" and self.inner_lr:
-            raise ValueError(
-                'adaptation.inner_lr gives step sizes in themselves: leave adaptation.reference at "start", or inner_lr at 0'
-            )
 
 
 @runtime_checkable
@@ -120,9 +114,6 @@ def layers_loss(
         lambda x: evaluate(config.field, layers, x), coords, values, weight, config.adaptation.chunk
     )
 
-
-LANCZOS_STEPS = 6
-"""Products of a Hessian with a vector that one measurement of the curvature takes."""
 
 Loss = Callable[..., jax.Array]
 """As `signal_loss`."""
@@ -182,38 +173,12 @@ def draw(
     return subset(config, values, first), subset(config, values, second)
 
 
-def curvature(
-    config: MetaConfig, shared: Any, latent: Float[Array, " k"], coords: Float[Array, "n d"] | None = None
-) -> Float[Array, ""]:
-    """λ_max of the Gauss-Newton matrix of `signal_loss` at a latent, on coords [n, d] or the whole patch's grid.
-
-    It is the Hessian where the signal is the field itself, and so depends on no signal's values: examples of a batch that share
-    their coordinates share it, and encoding can keep it. A subset of the coordinates has a larger one, up to (1 + √(k / n c))²
-    times where all of them have equal eigenvalues (Marchenko and Pastur 1967), and steps relative to its own stay stable on it.
-    No gradient passes. By `LANCZOS_STEPS` products, from a fixed vector: on random features within a tenth, from below.
-    """
-    shared, latent = jax.lax.stop_gradient((shared, latent))
-    coords = jnp.asarray(pixel_grid(config.patch), latent.dtype) if coords is None else coords
-    own = evaluate(config.field, make_field(config.field).apply({"params": shared}, latent, method="layers"), coords)
-    product = hessian_product(lambda phi: signal_loss(config, shared, phi, own, None, coords), latent)
-    start = jax.random.normal(jax.random.key(0), latent.shape, latent.dtype)
-    return jax.lax.stop_gradient(jnp.maximum(largest_ritz_value(product, start, LANCZOS_STEPS), 1e-12))
-
-
-def referenced(config: MetaConfig, trained: Trained, coords: Float[Array, "n d"] | None = None) -> Trained:
-    """The same; with the reference "running", step sizes are relative to the `curvature` at φ₀ on these coordinates."""
-    if config.adaptation.reference == "start":
-        return trained
-    reference = 1.0 / curvature(config, trained["shared"], trained["latent_init"], coords)
-    return {**trained, "step_sizes": {**trained["step_sizes"], "reference": reference}}
-
-
 def meta_loss(
     config: MetaConfig, trained: Trained, example: Mapping[str, jax.Array], key: jax.Array | None = None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """MSE after adaptation, whose gradient is the meta-gradient through the inner steps (algorithm 1, lines 6 and 7)."""
     (inner, inner_coords), (outer, outer_coords) = draw(config, example["values"], key)
-    latent = adapt_latent(config, referenced(config, trained, inner_coords), inner, coords=inner_coords)
+    latent = adapt_latent(config, trained, inner, coords=inner_coords)
     error = signal_loss(config, trained["shared"], latent, outer, None, outer_coords)
     return error, {"psnr_db": -10.0 * jnp.log10(error)}
 
@@ -228,13 +193,8 @@ def init(config: MetaConfig, key: jax.Array) -> Params:
 
 
 def start(config: MetaConfig, key: jax.Array, params: Params, source: ExampleSource, loss: Loss = signal_loss) -> dict[str, Any]:
-    """θ, φ₀ and step sizes as training starts from them: relative to 1/λ_max of the inner loss on eight patches, or to that of
-    `curvature` where the config's reference is "running". ValueError for that with another loss, which it does not measure."""
+    """θ, φ₀ and step sizes as training starts from them, the latter relative to 1/λ_max of the inner loss on eight patches."""
     params = jax.tree.map(jnp.asarray, {name: params[name] for name in ("shared", "latent_init", "step_sizes")})
-    if config.adaptation.reference == "running":
-        if loss is not signal_loss:
-            raise ValueError('adaptation.reference "running" is not for gated or masked latents; set it to "start"')
-        return jax.jit(partial(referenced, config))(params)
     if config.adaptation.inner_lr:
         return params
     values = source.batch(np.random.default_rng(0), 8)["values"]
@@ -252,8 +212,8 @@ def lr_multipliers(config: MetaConfig, trained: Any) -> dict[str, Any]:
     return {**rates, "step_sizes": {"log_scale": config.adaptation.step_rate, "reference": 0.0}}
 
 
-def cut(config: MetaConfig, trained: Trained) -> Trained:
-    """The same, gradients passing only to what the config has learned; the rest are carried along."""
+def stop_fixed_gradients(config: MetaConfig, trained: Trained) -> Trained:
+    """The same arrays; gradients pass only to those that the config trains."""
     a = config.adaptation
     fixed = (() if a.learn_start else ("latent_init",)) + (() if a.step_sizes == "learned" else ("step_sizes",))
     return {part: jax.lax.stop_gradient(tree) if part in fixed else tree for part, tree in trained.items()}
@@ -270,8 +230,8 @@ def meta_stage(config: MetaConfig, *, rates: Callable[[Any], Any] | None = None)
         examples=lambda params, patches: NormalisedSource(patches, config.modality),
         init=lambda key, params, source: start(config, key, params, source),
         frozen=lambda params: {},
-        loss=lambda trained, frozen, example, key: meta_loss(config, cut(config, trained), example, key),
-        finish=lambda params, trained: {**params, **jax.jit(partial(referenced, config))(trained)},
+        loss=lambda trained, frozen, example, key: meta_loss(config, stop_fixed_gradients(config, trained), example, key),
+        finish=lambda params, trained: {**params, **trained},
         evaluate=lambda trained, frozen, example, key: meta_loss(config, trained, example, None),
         lr_multipliers=rates or partial(lr_multipliers, config),
     )

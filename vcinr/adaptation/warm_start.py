@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -153,7 +152,7 @@ def projection_loss(
     return missed, {"basis_db": -10.0 * jnp.log10(missed)}
 
 
-def started(
+def solve_head(
     config: FieldConfig, shared: Mapping[str, Any], found: Mapping[str, np.ndarray], coords: Float[Array, "n d"]
 ) -> dict[str, Any]:
     """θ with its head solved for the components, neutral gates, and a hypernetwork that sees latents of unit size.
@@ -183,7 +182,7 @@ def started(
 
 
 def lr_multipliers(trainable: Any) -> Any:
-    """One multiplier a leaf: its root mean square, so that the outer rate is a relative change; small or zero leaves move as
+    """One multiplier per leaf: its root mean square, so that the outer rate is a relative change; small or zero leaves move as
     if they were a tenth of their ordinary start, 1/√fan-in for kernels and 0.1 for vectors."""
 
     def multiplier(leaf):
@@ -191,24 +190,3 @@ def lr_multipliers(trainable: Any) -> Any:
         return max(size, 0.1 * (leaf.shape[-2] ** -0.5 if leaf.ndim > 1 else 0.1))
 
     return jax.tree.map(multiplier, trainable)
-
-
-def fan_in_multipliers(config: FieldConfig, trainable: Any) -> Any:
-    """One multiplier a leaf, so that a step of Adam changes what a layer gives by about the outer rate, whatever its width.
-
-    Sine layers: 1 / (ω₀ fan-in) for kernels and 1 / ω₀ for biases, a phase of one rate (radians). All else: its root mean square
-    over √fan-in, a change of one rate relative to what the layer gives; leaves of zeros as if at their ordinary start. A sum of
-    random signs grows with √fan-in, one of a step of Adam, whose signs agree, with the fan-in (Yang and Hu 2021, table 3), which
-    is the product of all axes of a kernel but the last: a linear head [k, h, c] adds up over h units and over k numbers.
-    """
-    scale, _ = config.nonlinearity()
-    sines = {f"{kind}_{i}" for kind in ("kernel", "bias") for i in range(config.num_layers)}
-
-    def multiplier(path, leaf):
-        fan_in = math.prod(leaf.shape[:-1])
-        if path[-1].key in sines:
-            return 1.0 / (scale * fan_in)
-        size = float(jnp.sqrt(jnp.mean(jnp.square(leaf))))
-        return (size or (fan_in**-0.5 if leaf.ndim > 1 else 0.1)) / fan_in**0.5
-
-    return jax.tree_util.tree_map_with_path(multiplier, trainable)

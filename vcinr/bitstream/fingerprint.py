@@ -18,7 +18,7 @@ def fingerprint(codec: Codec, params: Params, point: int) -> bytes:
     Covered: the codec's name, modality, patch and `decoder_config()` (JSON-able), and `decoder_arrays` with names, types,
     shapes and values, as they are stored.
     """
-    about = {"codec": codec.name, "modality": codec.modality, "patch": list(codec.patch), "config": codec.decoder_config()}
+    about = {"codec": codec.format_name, "modality": codec.modality, "patch": list(codec.patch), "config": codec.decoder_config()}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
     for name, array in sorted(codec.decoder_arrays(params, point).items()):
         array = np.asarray(array)

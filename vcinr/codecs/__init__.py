@@ -8,6 +8,7 @@ from typing import Any
 from vcinr.codec import Code, Codec
 from vcinr.codecs.coin import Coin, CoinConfig
 from vcinr.codecs.coinpp import CoinPP, CoinPPConfig
+from vcinr.codecs.contextual_inr import ContextualINR, ContextualINRConfig
 from vcinr.codecs.functa import Functa, FunctaConfig
 from vcinr.codecs.klt import KLT, KLTConfig
 from vcinr.codecs.meta_sparse_inr import MetaSparseINR, MetaSparseINRConfig
@@ -23,6 +24,7 @@ __all__ = ["CODECS", "Code", "Codec", "Stage", "TrainingConfig", "make_codec"]
 CODECS: dict[str, tuple[type, type]] = {
     "coin": (Coin, CoinConfig),
     "coinpp": (CoinPP, CoinPPConfig),
+    "contextual_inr": (ContextualINR, ContextualINRConfig),
     "functa": (Functa, FunctaConfig),
     "klt": (KLT, KLTConfig),
     "meta_sparse_inr": (MetaSparseINR, MetaSparseINRConfig),

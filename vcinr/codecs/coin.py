@@ -22,7 +22,7 @@ from vcinr.adaptation.long_fit import OptimiserSpec, overfit
 from vcinr.adaptation.objective import chunked_mean_squared_error
 from vcinr.bitstream import container
 from vcinr.bitstream.container import BitstreamError
-from vcinr.codec import Code
+from vcinr.codec import QUICKEST, Code, EncodeRequest
 from vcinr.codecs.whole_signals import (
     SelfContainedCodec,
     SignalBatch,
@@ -156,6 +156,7 @@ class Coin(SelfContainedCodec):
 
     config: CoinConfig = CoinConfig()
     name = "coin"
+    searches = True
     streams = ("weights",)
     meta_types = META_TYPES
 
@@ -169,15 +170,7 @@ class Coin(SelfContainedCodec):
         return "x".join(map(str, self.config.points[point]))
 
     def encode(
-        self,
-        params: Params,
-        signals: Sequence[Signal],
-        point: int,
-        *,
-        effort: int = 0,
-        key: jax.Array | None = None,
-        workdir: str | None = None,
-        progress: Progress | None = None,
+        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
     ) -> list[Code]:
         """Codes of signals.
 
@@ -188,21 +181,19 @@ class Coin(SelfContainedCodec):
         c = self.config
         field = self._field(point)
         meta = {"depth": field.num_layers, "width": field.width, "omega_0": c.omega_0}
-        steps = self.num_steps(effort)
+        steps = self.num_steps(request.effort)
         for signal in signals:
             check_work(num_weights(field), signal.grid.shape)
         codes: dict[int, Code] = {}
         batches = batches_of_equal_shape(signals, c.batch_samples)
         for i, batch in enumerate(batches):
             name = f"{self.point_name(point)}_{steps}_{batch.name}"
-            layers, _ = self._fit(field, batch, steps, key, workdir, name, batch_progress(progress, i, len(batches)))
+            layers, _ = self._fit(field, batch, steps, request, name, batch_progress(request.progress, i, len(batches)))
             for index, symbols in zip(batch.indices, to_symbols(layers), strict=True):
                 codes[index] = Code({"weights": symbols}, meta)
         return [codes[i] for i in range(len(signals))]
 
-    def choose_point(
-        self, params: Params, signal: Signal, bpp: float, *, workdir: str | None = None, progress: Progress | None = None
-    ) -> int:
+    def choose_point(self, params: Params, signal: Signal, bpp: float, request: EncodeRequest) -> int:
         """The architecture for one signal within ``bpp`` bits a sample of file: the paper's search.
 
         Of each depth the widest that fits is a candidate, unless it has less than half the weights of the largest; a short fit of
@@ -222,9 +213,9 @@ class Coin(SelfContainedCodec):
         (batch,) = batches_of_equal_shape([signal], self.config.batch_samples)
         losses = []
         for i, point in enumerate(candidates):
-            report = batch_progress(progress, i, len(candidates), "searching")
+            report = batch_progress(request.progress, i, len(candidates), "searching")
             name = f"search_{self.point_name(point)}_{batch.name}"
-            _, loss = self._fit(self._field(point), batch, self.config.search_steps, None, workdir, name, report)
+            _, loss = self._fit(self._field(point), batch, self.config.search_steps, request, name, report)
             losses.append(float(loss[0]))
         return candidates[int(np.argmin(losses))]
 
@@ -249,14 +240,13 @@ class Coin(SelfContainedCodec):
         field: FieldConfig,
         batch: SignalBatch,
         num_steps: int,
-        key: jax.Array | None,
-        workdir: str | None,
+        request: EncodeRequest,
         name: str,
         progress: Progress | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Weights [b, P] of the lowest loss, and that loss [b]."""
         c = self.config
-        key = jax.random.key(c.seed) if key is None else key
+        key = jax.random.key(c.seed) if request.key is None else request.key
         start = siren.init_layers(key, field.sizes(), field.omega_0)
         count, samples = batch.values.shape[:2]
         start = jax.tree.map(lambda a: jnp.broadcast_to(a, (count, *a.shape)), start)
@@ -269,7 +259,7 @@ class Coin(SelfContainedCodec):
             c.optimiser,
             num_steps,
             chunk_steps=max(1, min(250, STEPS_A_CHUNK // (count * samples * num_weights(field)))),
-            workdir=workdir,
+            workdir=request.workdir,
             name=name,
             labels=batch.indices,
             progress=progress,

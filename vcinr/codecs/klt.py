@@ -6,15 +6,15 @@ The linear floor: as modality-agnostic as an INR, trained in seconds. A codec th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.batching import map_batches
-from vcinr.codec import Code
+from vcinr.batching import map_batches, per_signal
+from vcinr.codec import QUICKEST, Code, Codec, EncodeRequest
 from vcinr.datasets.sources import ArraySource
 from vcinr.entropy.range_coder import Table
 from vcinr.entropy.tables import tables_from_columns
@@ -22,7 +22,7 @@ from vcinr.modalities.examples import modality_of, normalise_batch
 from vcinr.modalities.picture import MODALITIES
 from vcinr.signals.principal_components import principal_components
 from vcinr.signals.signal import Grid, Signal
-from vcinr.stage import ClosedForm, ExampleSource, Params, Progress, Workplace
+from vcinr.stage import ClosedForm, ExampleSource, Params, Workplace
 
 BATCH = 256
 """Patches a device takes at once."""
@@ -64,26 +64,13 @@ def reconstruct(config: KLTConfig, shared: tuple, symbols: jax.Array) -> jax.Arr
 
 
 @dataclasses.dataclass(frozen=True)
-class KLT:
+class KLT(Codec):
     """The codec; see `vcinr.codec.Codec`."""
 
     config: KLTConfig = KLTConfig()
     name = "klt"
     streams = ("coefficients",)
     continuous = False
-    needs_model = True
-
-    @property
-    def modality(self) -> str:
-        return self.config.modality
-
-    @property
-    def patch(self) -> tuple[int, ...]:
-        return self.config.patch
-
-    @property
-    def meta_types(self) -> Mapping[str, str]:
-        return {}
 
     def init(self, key: jax.Array) -> Params:
         """Empty: the one stage makes everything."""
@@ -113,37 +100,21 @@ class KLT:
             points[str(i)] = {"step": step, "tables": tables_from_columns(symbols).to_arrays()}
         return {**params, "mean": mean, "basis": basis, "points": points}
 
-    def num_points(self, params: Params) -> int:
-        return len(params["points"])
-
     def encode(
-        self,
-        params: Params,
-        signals: Sequence[Signal],
-        point: int,
-        *,
-        effort: int = 0,
-        key: jax.Array | None = None,
-        workdir: str | None = None,
-        progress: Progress | None = None,
+        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
     ) -> list[Code]:
-        """Codes of signals; all in one go, so that only signals and point count."""
-        del effort, key, workdir, progress
+        """Codes of signals, all in one go."""
+        self.check_effort(request.effort)
         values = np.concatenate([s.values.reshape(s.grid.num_patches, -1) for s in signals])
         shared = (params["mean"], params["basis"], params["points"][str(point)]["step"])
         symbols = map_batches(quantise, self.config, shared, (values,), BATCH)
-        ends = np.cumsum([s.grid.num_patches for s in signals])[:-1]
-        return [Code({"coefficients": part.ravel()}) for part in np.split(symbols, ends)]
+        return [Code({"coefficients": part.ravel()}) for part in per_signal(symbols, [s.grid for s in signals])]
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> Table:
         """A table a component, patch after patch."""
         del meta, decoded, name
         tables = params["points"][str(point)]["tables"]
         return Table(tables, np.tile(np.arange(tables.num_tables, dtype=np.int32), grid.num_patches))
-
-    def decoder_config(self) -> dict[str, Any]:
-        """What decoding needs besides arrays: nothing."""
-        return {}
 
     def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
         chosen = params["points"][str(point)]
@@ -156,5 +127,4 @@ class KLT:
         shared = (params["mean"], params["basis"], params["points"][str(point)]["step"])
         values = map_batches(reconstruct, self.config, shared, (symbols,), BATCH)
         channels = MODALITIES[self.config.modality].channels
-        ends = np.cumsum([grid.num_patches for grid in grids])[:-1]
-        return [part.reshape(len(part), -1, channels) for part in np.split(values, ends)]
+        return [part.reshape(len(part), -1, channels) for part in per_signal(values, grids)]

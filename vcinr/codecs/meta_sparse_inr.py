@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcinr.adaptation.meta_learning import AdaptationConfig
-from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig, coded, uncoded
+from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig, kept_entries, whole_latent
+from vcinr.compression.bottleneck import BottleneckConfig
+from vcinr.compression.uniform import UniformConfig
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
 from vcinr.sparsity import gating
@@ -33,6 +35,7 @@ class MetaSparseINRConfig(LatentCodecConfig):
     """As `LatentCodecConfig`, and target: fraction of all weights, biases included, that survive and are coded.
     rounds: of pruning.  retrain: training after each."""
 
+    compression: UniformConfig | BottleneckConfig = UniformConfig()
     field: FieldConfig = FieldConfig(modulation="weight_update", num_layers=4)
     adaptation: AdaptationConfig = AdaptationConfig(num_steps=2, step_sizes="fixed", learn_start=False)
     target: float = 0.1
@@ -42,8 +45,6 @@ class MetaSparseINRConfig(LatentCodecConfig):
     def __post_init__(self):
         super().__post_init__()
         gating.check_field(self.field, MASKED.apply, MASKED.group)
-        if self.compression == "contextual":
-            raise ValueError("compression contextual codes all numbers of a latent, here some are left out: choose another")
         if self.adaptation.learn_start:
             raise ValueError("weights that are pruned are 0 in every file: set adaptation.learn_start to False")
         self.survivors()
@@ -94,10 +95,10 @@ class MetaSparseINR(LatentCodec):
         """w − θ₀ of the survivors [m]."""
         c = self.config
         z = jnp.asarray(params["gates"], values.dtype)
-        return coded(params, gating.adapt_gated(c, MASKED, params, z, values, weight, num_steps=c.adaptation.encode_steps))
+        return kept_entries(params, gating.adapt_gated(c, MASKED, params, z, values, weight, num_steps=c.adaptation.encode_steps))
 
     def layers(self, params: Params, latent: jax.Array) -> Any:
         c = self.config
         index = gating.gate_index(c.field, MASKED.apply, MASKED.group)
-        phi = uncoded(params, latent, c.field.latent_size())
+        phi = whole_latent(params, latent, c.field.latent_size())
         return gating.gated_layers(c.field, MASKED, index, params["shared"], phi, jnp.asarray(params["gates"], phi.dtype))

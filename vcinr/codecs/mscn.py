@@ -21,9 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.adaptation.meta_learning import AdaptationConfig, cut, draw, lr_multipliers, signal_loss
-from vcinr.codec import Code
-from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig, coded, uncoded
+from vcinr.adaptation.meta_learning import AdaptationConfig, draw, lr_multipliers, signal_loss, stop_fixed_gradients
+from vcinr.codec import QUICKEST, Code, EncodeRequest
+from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig, kept_entries, whole_latent
+from vcinr.compression.bottleneck import BottleneckConfig
+from vcinr.compression.uniform import UniformConfig
 from vcinr.entropy.range_coder import Table
 from vcinr.fields.field import FieldConfig, make_field
 from vcinr.modalities.examples import NormalisedSource
@@ -31,13 +33,14 @@ from vcinr.signals.signal import Grid, Signal
 from vcinr.sparsity import gating, hard_concrete, signal_patterns
 from vcinr.sparsity.gating import PARTS, GateConfig
 from vcinr.sparsity.signal_patterns import PatternUniform
-from vcinr.stage import ClosedForm, ExampleSource, Params, Progress, Stage, TrainingConfig
+from vcinr.stage import ClosedForm, ExampleSource, Params, Stage, TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class MSCNConfig(LatentCodecConfig):
     """As `LatentCodecConfig`, and gates: what they are.  sparsify: training of the stage ``gates``."""
 
+    compression: UniformConfig | BottleneckConfig = UniformConfig()
     field: FieldConfig = FieldConfig(modulation="weight_update", num_layers=4)
     adaptation: AdaptationConfig = AdaptationConfig(num_steps=2, learn_start=False, step_rate=10.0)
     gates: GateConfig = GateConfig()
@@ -48,10 +51,8 @@ class MSCNConfig(LatentCodecConfig):
     def __post_init__(self):
         super().__post_init__()
         gating.check_field(self.field, self.gates.apply, self.gates.group)
-        if self.gates.adapt_gates and self.compression != "uniform":
-            raise ValueError(f"adapt_gates needs compression to be uniform, not {self.compression}")
-        if self.compression == "contextual":
-            raise ValueError("compression contextual codes all numbers of a latent, here some are left out: choose another")
+        if self.gates.adapt_gates and self.compression.kind != "uniform":
+            raise ValueError(f"adapt_gates needs compression to be uniform, not {self.compression.kind}")
         if self.adaptation.learn_start:
             raise ValueError("the entries of closed gates are 0 in every file: set adaptation.learn_start to False")
 
@@ -85,9 +86,9 @@ class MSCN(LatentCodec):
     def streams(self) -> tuple[str, ...]:
         return signal_patterns.STREAMS if self.config.gates.adapt_gates else ("latent",)
 
-    @property
+    @cached_property
     def compression(self) -> Any:
-        return PatternUniform(self.config.uniform) if self.config.gates.adapt_gates else super().compression
+        return PatternUniform(self.config.compression) if self.config.gates.adapt_gates else super().compression
 
     def stages(self) -> tuple[AnyStage, ...]:
         """Those of the field, then those of the compression."""
@@ -116,7 +117,7 @@ class MSCN(LatentCodec):
 
         def loss(trained: Any, frozen: Any, example: Mapping[str, jax.Array], key: jax.Array):
             noise, points = jax.random.split(key)
-            error, log_alpha = self._error(cut(c, trained), example["values"], noise, points)
+            error, log_alpha = self._error(stop_fixed_gradients(c, trained), example["values"], noise, points)
             log_lambda = trained["gates"]["log_lambda"]
             open_fraction = gating.expected_open(self.index, log_alpha)
             # A shared pattern is cut to the target by rank afterwards; a signal's own is what its deterministic gates open.
@@ -171,7 +172,7 @@ class MSCN(LatentCodec):
         if c.gates.adapt_gates:
             return gating.adapt_with_gates(c, c.gates, params, params["gates"], values, weight, num_steps=steps)[0]
         z = jnp.asarray(params["gates"], values.dtype)
-        return coded(params, gating.adapt_gated(c, c.gates, params, z, values, weight, num_steps=steps))
+        return kept_entries(params, gating.adapt_gated(c, c.gates, params, z, values, weight, num_steps=steps))
 
     def decoder_config(self) -> dict[str, Any]:
         """As every latent codec's, and what its gates are."""
@@ -184,25 +185,18 @@ class MSCN(LatentCodec):
 
     def layers(self, params: Params, latent: jax.Array) -> Any:
         c = self.config
-        phi = uncoded(params, latent, c.field.latent_size())
+        phi = whole_latent(params, latent, c.field.latent_size())
         if "gates" not in self.decoded:
             return make_field(c.field).apply({"params": params["shared"]}, phi, method="layers")
         return gating.gated_layers(c.field, c.gates, self.index, params["shared"], phi, jnp.asarray(params["gates"], phi.dtype))
 
     def encode(
-        self,
-        params: Params,
-        signals: Sequence[Signal],
-        point: int,
-        *,
-        effort: int = 0,
-        key: jax.Array | None = None,
-        workdir: str | None = None,
-        progress: Progress | None = None,
+        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
     ) -> list[Code]:
         """As every latent codec's; with ``adapt_gates`` a pattern a patch, and the symbols of its open entries."""
-        if effort != 0 or not self.config.gates.adapt_gates:
-            return super().encode(params, signals, point, effort=effort, key=key, workdir=workdir, progress=progress)
+        if not self.config.gates.adapt_gates:
+            return super().encode(params, signals, point, request)
+        self.check_effort(request.effort)
         return signal_patterns.encode(self, self.index[0], params, signals, point)
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> Table:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcinr.adaptation.long_fit import OptimiserSpec
-from vcinr.codec import Code
+from vcinr.codec import QUICKEST, Code, EncodeRequest
 from vcinr.codecs.whole_signals import (
     SelfContainedCodec,
     batch_progress,
@@ -28,7 +28,7 @@ from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
 from vcinr.modalities.picture import MODALITIES
 from vcinr.signals.signal import Grid, Signal
-from vcinr.stage import Params, Progress
+from vcinr.stage import Params
 from vcinr.weights import coding as weight_coding
 from vcinr.weights.coding import FitConfig, WeightCodingConfig
 
@@ -152,15 +152,7 @@ class StrumplerBasic(SelfContainedCodec):
         return str(self.config.widths[point])
 
     def encode(
-        self,
-        params: Params,
-        signals: Sequence[Signal],
-        point: int,
-        *,
-        effort: int = 0,
-        key: jax.Array | None = None,
-        workdir: str | None = None,
-        progress: Progress | None = None,
+        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
     ) -> list[Code]:
         """Codes of signals, those of equal shape fitted together.
 
@@ -168,11 +160,11 @@ class StrumplerBasic(SelfContainedCodec):
         """
         del params
         c = self.config
-        num_steps = self.num_steps(effort)
+        num_steps = self.num_steps(request.effort)
         meta = c.meta(point)
         field = field_of(c.modality, meta)
         fit = FitConfig(field, c.l1, c.chunk)
-        key = jax.random.key(c.seed) if key is None else key
+        key = jax.random.key(c.seed) if request.key is None else request.key
         for signal in signals:
             check_work(siren.num_weights(field.sizes()), signal.grid.shape)
         start = siren.flatten(siren.init_layers(key, field.sizes(), field.omega_0, field.output_bias, field.activation))
@@ -180,7 +172,7 @@ class StrumplerBasic(SelfContainedCodec):
         batches = batches_of_equal_shape(signals, c.batch_samples)
         for i, of_shape in enumerate(batches):
             batch = weight_coding.make_batch(
-                field, jnp.zeros_like(start), of_shape, f"{self.name}_{self.point_name(point)}_{effort}"
+                field, jnp.zeros_like(start), of_shape, f"{self.name}_{self.point_name(point)}_{request.effort}"
             )
             coded = weight_coding.encode_batch(
                 c.coding,
@@ -191,8 +183,8 @@ class StrumplerBasic(SelfContainedCodec):
                 num_steps,
                 c.bits,
                 meta=meta,
-                workdir=workdir,
-                report=lambda what, i=i: batch_progress(progress, i, len(batches), what),
+                workdir=request.workdir,
+                report=lambda what, i=i: batch_progress(request.progress, i, len(batches), what),
             )
             codes |= zip(of_shape.indices, coded, strict=True)
         return [codes[i] for i in range(len(signals))]

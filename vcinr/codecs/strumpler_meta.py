@@ -19,14 +19,14 @@ from vcinr.adaptation import meta_learning
 from vcinr.adaptation.long_fit import OptimiserSpec
 from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent
 from vcinr.batching import map_batches
-from vcinr.codec import Code
+from vcinr.codec import QUICKEST, Code, EncodeRequest
 from vcinr.codecs.whole_signals import SignalBatch, WholeSignalCodec, batch_progress, batches_of_equal_shape, evaluate_everywhere
 from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
 from vcinr.modalities.examples import modality_of
 from vcinr.signals.signal import Grid, Signal
-from vcinr.stage import Params, Progress, Stage, TrainingConfig
+from vcinr.stage import Params, Stage, TrainingConfig
 from vcinr.weights import coding as weight_coding
 from vcinr.weights.coding import FitConfig, WeightCodingConfig
 
@@ -103,11 +103,6 @@ class StrumplerMeta(WholeSignalCodec):
     config: StrumplerMetaConfig = StrumplerMetaConfig()
     name = "strumpler_meta"
     streams = weight_coding.STREAMS
-    needs_model = True
-
-    @property
-    def meta_types(self) -> Mapping[str, str]:
-        return {}
 
     def init(self, key: jax.Array) -> Params:
         """θ₀ at a network's ordinary start, and the operating points."""
@@ -122,23 +117,14 @@ class StrumplerMeta(WholeSignalCodec):
         return f"{self.config.bits[point]} bits, {self.config.l1[point]:g}"
 
     def encode(
-        self,
-        params: Params,
-        signals: Sequence[Signal],
-        point: int,
-        *,
-        effort: int = 0,
-        key: jax.Array | None = None,
-        workdir: str | None = None,
-        progress: Progress | None = None,
+        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
     ) -> list[Code]:
         """Codes of signals, those of equal shape fitted together; effort: doubles ``num_steps`` so many times.
 
         Points of equal λ differ in their grids alone: in one ``workdir`` they share the fit.
         """
-        del key
         c = self.config
-        num_steps = self.num_steps(effort)
+        num_steps = self.num_steps(request.effort)
         fit, base = FitConfig(c.field, c.l1[point], c.chunk), base_weights(c, params["shared"])
         codes: dict[int, Code] = {}
         batches = batches_of_equal_shape(signals, c.batch_samples)
@@ -152,8 +138,8 @@ class StrumplerMeta(WholeSignalCodec):
                 num_steps,
                 c.bits[point],
                 meta={},
-                workdir=workdir,
-                report=lambda what, i=i: batch_progress(progress, i, len(batches), what),
+                workdir=request.workdir,
+                report=lambda what, i=i: batch_progress(request.progress, i, len(batches), what),
             )
             codes |= zip(of_shape.indices, coded, strict=True)
         return [codes[i] for i in range(len(signals))]

@@ -12,11 +12,12 @@ import jax
 import numpy as np
 
 from vcinr.batching import map_batches
+from vcinr.codec import Codec
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig, evaluate
 from vcinr.signals.grids import pixel_grid
 from vcinr.signals.signal import Grid, Signal
-from vcinr.stage import Params, Progress, Stage
+from vcinr.stage import Params, Progress
 
 EVALUATED_SAMPLES = 2**16
 """Coordinates that a device evaluates fields at together."""
@@ -29,26 +30,21 @@ SMALLEST_CHUNK, LARGEST_CHUNK = 2**10, 2**14
 
 
 @dataclasses.dataclass(frozen=True)
-class WholeSignalCodec:
+class WholeSignalCodec(Codec):
     """What codecs that fit signals whole share; see `vcinr.codec.Codec`."""
 
     config: Any
-    patch = ()
-    continuous = True
+    @property
+    def patch(self) -> tuple[int, ...]:
+        return ()
 
     @property
-    def modality(self) -> str:
-        return self.config.modality
-
-    def num_points(self, params: Params) -> int:
-        return len(params["points"])
+    def max_effort(self) -> int:
+        return 16
 
     def num_steps(self, effort: int) -> int:
-        """Of a fit: each level of effort doubles the config's. ValueError for an effort that is not in 0..16."""
-        if not 0 <= effort <= 16:
-            raise ValueError(
-                f"effort lies in 0..16 here, not {effort}: each level doubles the {self.config.num_steps} steps of a fit"
-            )
+        """Steps of a fit: each level of effort doubles the config's. ValueError for an effort that the codec does not have."""
+        self.check_effort(effort)
         return self.config.num_steps << effort
 
 
@@ -64,14 +60,6 @@ class SelfContainedCodec(WholeSignalCodec):
         """No parameters, only points."""
         del key
         return {"points": {str(i): {} for i in range(len(self.networks))}}
-
-    def stages(self) -> tuple[Stage, ...]:
-        """None: there is nothing to train."""
-        return ()
-
-    def decoder_config(self) -> dict[str, Any]:
-        """Nothing: the file says all."""
-        return {}
 
     def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
         """Nothing: the file says all."""

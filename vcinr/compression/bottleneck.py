@@ -29,13 +29,23 @@ Tree = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantiserConfig:
-    """lambdas: one an operating point, ascending.  width, depth: of the residual MLPs.
-    relaxation: of rounding in training, "noise" or "straight_through".
-    distortion: "signal" (through the frozen field) or "latent" (squared error of φ, weighted by the signal's sensitivity).
-    num_latents, offsets_per_picture: training latents at most, and random patch grids a picture.
-    prior_steps, prior_lr: of fitting the prior alone before a point's training."""
+class BottleneckConfig:
+    """Config of the variational bottleneck.
 
+    kind: "variational".
+    lambdas: λ of each operating point, ascending; loss = bits per value + λ · 255² · MSE.
+    width: units of the hidden layers of the residual MLPs.
+    depth: residual blocks of each.
+    relaxation: what stands for rounding in training, "noise" or "straight_through".
+    distortion: "signal" (MSE through the frozen field) or "latent" (squared error of φ, weighted by the signal's sensitivity).
+    num_latents: most training latents.
+    offsets_per_picture: random grids of patches per training picture.
+    prior_steps: Adam steps that fit the prior alone before a point is trained.
+    prior_lr: their rate.
+    training: of each operating point.
+    """
+
+    kind: str = "variational"
     lambdas: tuple[float, ...] = (0.002, 0.006, 0.02)
     width: int = 256
     depth: int = 2
@@ -73,20 +83,20 @@ def signal_sensitivity(
     return jnp.square(pull_back(signs)[0]) / values.size
 
 
-def analyse(config: QuantiserConfig, bottleneck: Tree, statistics: Tree, latent: Float[Array, " k"]) -> Float[Array, " k"]:
+def analyse(config: BottleneckConfig, bottleneck: Tree, statistics: Tree, latent: Float[Array, " k"]) -> Float[Array, " k"]:
     """z, what is rounded, of a latent: g_a of the standardised φ (algorithm 2, line 10)."""
     standardised = (latent - statistics["mean"]) / statistics["std"]
     return Analysis(config.width, config.depth).apply({"params": bottleneck["analysis"]}, standardised)
 
 
-def synthesise(config: QuantiserConfig, bottleneck: Tree, statistics: Tree, z: Float[Array, " k"]) -> Float[Array, " k"]:
+def synthesise(config: BottleneckConfig, bottleneck: Tree, statistics: Tree, z: Float[Array, " k"]) -> Float[Array, " k"]:
     """φ̃ of symbols or their noisy stand-ins: g_s, then standardisation undone (algorithm 2, line 13)."""
     standardised = Synthesis(config.width, config.depth).apply({"params": bottleneck["synthesis"]}, z)
     return statistics["mean"] + statistics["std"] * standardised
 
 
 def rate_distortion(
-    config: QuantiserConfig,
+    config: BottleneckConfig,
     bottleneck: Tree,
     statistics: Tree,
     latent: Float[Array, " k"],
@@ -127,7 +137,7 @@ def best_steps(lambda_: Any, statistics: Tree, num_values: int) -> jax.Array:
     return jnp.minimum(jnp.sqrt(6.0 / curvature), 1e3 * statistics["std"])
 
 
-def uniform_start(config: QuantiserConfig, lambda_: float, statistics: Tree, num_values: int, key: jax.Array) -> dict[str, Any]:
+def uniform_start(config: BottleneckConfig, lambda_: float, statistics: Tree, num_values: int, key: jax.Array) -> dict[str, Any]:
     """Transforms that begin as a uniform quantiser: the identity, with the step that is best at high rate.
 
     See `best_steps`.
@@ -150,7 +160,7 @@ def finer_start(neighbour: Tree, ratio: float) -> dict[str, Any]:
 
 
 def fit_prior(
-    config: QuantiserConfig, bottleneck: Tree, statistics: Tree, latents: Float[Array, "m k"], key: jax.Array
+    config: BottleneckConfig, bottleneck: Tree, statistics: Tree, latents: Float[Array, "m k"], key: jax.Array
 ) -> dict[str, Any]:
     """The factorized prior of a set of latents: logistic with the symbols' spread, then maximum likelihood."""
     z = jax.vmap(lambda phi: analyse(config, bottleneck, statistics, phi))(latents)

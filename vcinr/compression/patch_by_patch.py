@@ -1,56 +1,53 @@
-"""Symbols of patches that know nothing of each other: one stream, a table a coded number or one for all."""
+"""Symbols of patches that know nothing of each other: one stream, one table per coded number or one for all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from vcinr.batching import whole_symbols
+from vcinr.compression.interface import Compression, LatentModel
 from vcinr.entropy.range_coder import Table
 from vcinr.signals.signal import Grid
 from vcinr.stage import Params
 
 MAX_SYMBOLS = 2**26
-"""Of a signal; a file's header alone can ask for as many."""
+"""Most symbols of one signal; a file's header alone can ask for as many."""
 
 
-class PatchByPatch:
-    """What such compressions share; see `vcinr.codecs.latent_codec.Compression`."""
+class PatchByPatch(Compression):
+    """What such compressions share; see `vcinr.compression.interface.Compression`."""
 
     streams = ("latent",)
-    masked = True
 
     def code(
-        self, codec: Any, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0
+        self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0
     ) -> list[dict[str, np.ndarray]]:
-        """What `analyse` gave is whole already. ValueError for an effort other than 0, the meta-learned encoder."""
-        del params, point, grids
-        if effort != 0:
-            raise ValueError(f"{codec.name} encodes with effort 0 only, not {effort}")
+        """What `analyse` gave is whole already."""
+        del params, point, grids, effort
         return [{"latent": whole_symbols(part).ravel()} for part in rows]
 
     def symbol_model(
-        self, codec: Any, params: Params, point: int, grid: Grid, decoded: Mapping[str, np.ndarray], name: str
+        self, codec: LatentModel, params: Params, point: int, grid: Grid, decoded: Mapping[str, np.ndarray], name: str
     ) -> Table:
-        """A table a coded number, or one for all, patch after patch."""
+        """One table per coded number, or one for all, patch after patch."""
         del decoded, name
         count = check_count(codec.num_coded(params), grid)
         tables = params["points"][str(point)]["tables"]
         own = np.zeros(count, np.int32) if tables.num_tables == 1 else np.arange(count, dtype=np.int32)
         return Table(tables, np.tile(own, grid.num_patches))
 
-    def symbol_rows(self, codec: Any, params: Params, streams: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
+    def symbol_rows(self, codec: LatentModel, params: Params, streams: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
         """Symbols [p, m]."""
         return streams["latent"].reshape(grid.num_patches, codec.num_coded(params))
 
 
 def check_count(numbers: int, grid: Grid) -> int:
-    """``numbers``, which each patch has. ValueError where all patches of a signal have more than `MAX_SYMBOLS` together."""
+    """``numbers`` per patch. ValueError where all patches of a signal have more than `MAX_SYMBOLS` together."""
     if numbers * grid.num_patches > MAX_SYMBOLS:
         raise ValueError(
             f"a signal of shape {grid.shape} has {grid.num_patches} patches of {numbers} coded numbers each; at most "
-            f"{MAX_SYMBOLS} are coded: cut it up, or code fewer numbers a patch"
+            f"{MAX_SYMBOLS} are coded: cut it up, or code fewer numbers per patch"
         )
     return numbers

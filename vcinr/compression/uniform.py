@@ -1,6 +1,6 @@
 """Uniform compression of a codec's latents: b bits within mean ± kσ, a histogram of training symbols (COIN++, section 3.3).
 
-One operating point a bit depth, all from one stage in closed form.
+One operating point per bit depth, all from one stage in closed form.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from vcinr.compression.interface import LatentModel
 from vcinr.compression.patch_by_patch import PatchByPatch
 from vcinr.entropy import uniform_quantiser
 from vcinr.entropy.tables import tables_from_columns
@@ -23,11 +24,18 @@ MAX_BITS = 16
 
 @dataclasses.dataclass(frozen=True)
 class UniformConfig:
-    """bits: a number of coded latents each, one an operating point, ascending.  num_std: k, the range being mean ± kσ.
+    """Config of `UniformCompression`.
+
+    kind: "uniform".
+    bits: of each coded number, one value per operating point, ascending, in 1..16.
+    num_std: k; the range is mean ± kσ.
     one_range: one σ for all dimensions (the root mean square of theirs) instead of one each.
     one_table: one histogram for all dimensions instead of one each, for latents of many thousand numbers.
-    num_latents, offsets_per_picture: training latents at most, and random patch grids a picture."""
+    num_latents: most training latents.
+    offsets_per_picture: random grids of patches per training picture.
+    """
 
+    kind: str = "uniform"
     bits: tuple[int, ...] = (3, 4, 5, 6)
     num_std: float = 3.0
     one_range: bool = False
@@ -37,14 +45,14 @@ class UniformConfig:
 
     def __post_init__(self):
         if list(self.bits) != sorted(set(self.bits)) or not self.bits or not 1 <= self.bits[0] <= self.bits[-1] <= MAX_BITS:
-            raise ValueError(f"uniform.bits must rise within 1..{MAX_BITS}, got {self.bits}")
+            raise ValueError(f"compression.bits must rise within 1..{MAX_BITS}, got {self.bits}")
         if not self.num_std > 0:
-            raise ValueError(f"uniform.num_std must be positive, not {self.num_std}")
+            raise ValueError(f"compression.num_std must be positive, not {self.num_std}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Uniform(PatchByPatch):
-    """Clip, round, count; see `vcinr.codecs.latent_codec.Compression`."""
+class UniformCompression(PatchByPatch):
+    """Clip, round, count; see `vcinr.compression.interface.Compression`."""
 
     config: UniformConfig
 
@@ -63,7 +71,7 @@ class Uniform(PatchByPatch):
     def decoder_config(self) -> dict[str, Any]:
         return {"quantiser": "uniform"}
 
-    def stages(self, codec: Any) -> tuple[ClosedForm, ...]:
+    def stages(self, codec: LatentModel) -> tuple[ClosedForm, ...]:
         """One stage in closed form: ranges and histograms of the training latents."""
         return (
             ClosedForm(

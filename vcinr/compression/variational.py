@@ -6,8 +6,7 @@ Schwarz et al. 2023, algorithm 2: stage ``latents`` (the training set's latents,
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,20 +14,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vcinr.batching import map_batches
 from vcinr.compression import bottleneck
-from vcinr.compression.bottleneck import QuantiserConfig
+from vcinr.compression.bottleneck import BottleneckConfig
+from vcinr.compression.interface import LatentModel
 from vcinr.compression.patch_by_patch import PatchByPatch
 from vcinr.entropy import factorized_prior, quantisers
 from vcinr.stage import AnyStage, ArrayExamples, ClosedForm, Params, Stage, Workplace
 
 Parts = Mapping[str, Any]
 
+PRIOR_BATCH = 256
+"""Patches per device at once where only the prior is evaluated."""
+
 
 @dataclasses.dataclass(frozen=True)
-class Variational(PatchByPatch):
-    """Analysis, rounding, factorized prior, synthesis; see `vcinr.codecs.latent_codec.Compression`."""
+class VariationalCompression(PatchByPatch):
+    """Analysis, rounding, factorized prior, synthesis; see `vcinr.compression.interface.Compression`."""
 
-    config: QuantiserConfig
+    config: BottleneckConfig
 
     def encoder_parts(self, params: Params, point: int) -> dict[str, Any]:
         return {"statistics": params["latent_statistics"], "analysis": params["points"][str(point)]["analysis"]}
@@ -47,11 +51,16 @@ class Variational(PatchByPatch):
     def decoder_config(self) -> dict[str, Any]:
         return {"synthesis": [self.config.width, self.config.depth]}
 
-    def symbol_bits(self, parts: Parts, symbols: jax.Array) -> jax.Array:
-        """What the float prior says of one patch's symbols."""
-        return jnp.sum(factorized_prior.bin_bits(parts, symbols))
+    def modelled_bits(
+        self, codec: LatentModel, params: Params, point: int, streams: Sequence[Mapping[str, np.ndarray]]
+    ) -> list[float]:
+        """Bits per signal by the factorized prior; the tables' estimate should be close."""
+        rows = [stream["latent"].reshape(-1, codec.num_coded(params)) for stream in streams]
+        prior = params["points"][str(point)]["prior"]
+        bits = map_batches(_prior_bits, None, prior, (np.concatenate(rows),), PRIOR_BATCH)
+        return [float(part.sum()) for part in np.split(bits, np.cumsum([len(part) for part in rows])[:-1])]
 
-    def stages(self, codec: Any) -> tuple[AnyStage, ...]:
+    def stages(self, codec: LatentModel) -> tuple[AnyStage, ...]:
         """``latents``, then one ``quantise`` stage for each λ."""
         latents = ClosedForm(
             "latents",
@@ -60,15 +69,14 @@ class Variational(PatchByPatch):
         )
         return latents, *(self._quantise(codec, i, lambda_) for i, lambda_ in enumerate(self.config.lambdas))
 
-    def _quantise(self, codec: Any, index: int, lambda_: float) -> Stage:
+    def _quantise(self, codec: LatentModel, index: int, lambda_: float) -> Stage:
         q = self.config
-        num_values = math.prod(codec.config.patch) * codec.config.field.channels
 
         def start(key, params, source):
             params = jax.tree.map(jnp.asarray, params)
             statistics = params["latent_statistics"]
             if index == 0:
-                transforms = bottleneck.uniform_start(q, lambda_, statistics, num_values, key)
+                transforms = bottleneck.uniform_start(q, lambda_, statistics, codec.num_values, key)
             else:
                 transforms = bottleneck.finer_start(params["points"][str(index - 1)], lambda_ / q.lambdas[index - 1])
             fit_prior = jax.jit(lambda rows: bottleneck.fit_prior(q, transforms, statistics, rows, key))
@@ -84,7 +92,7 @@ class Variational(PatchByPatch):
                 lambda_=lambda_,
                 rounding=rounding,
                 distortion=lambda latent: codec.distortion(frozen, latent, example["values"]),
-                num_values=num_values,
+                num_values=codec.num_values,
             )
 
         def finish(params, trained):
@@ -104,8 +112,10 @@ class Variational(PatchByPatch):
         )
 
 
-def measured_statistics(codec: Any, key: jax.Array, params: Params, source: ArrayExamples, workplace: Workplace) -> Params:
-    """`bottleneck.latent_statistics` of a source's latents [b, …, k], the sensitivity on about a thousand of them."""
+def measured_statistics(
+    codec: LatentModel, key: jax.Array, params: Params, source: ArrayExamples, workplace: Workplace
+) -> Params:
+    """Parameters with the statistics of a source's latents [b, …, k]; the sensitivity is estimated on about 1,000 of them."""
     del workplace
     decoder = jax.tree.map(jnp.asarray, codec.decoder_params(params))
     latents = jnp.asarray(source.arrays["latent"].reshape(-1, source.arrays["latent"].shape[-1]))
@@ -117,3 +127,8 @@ def measured_statistics(codec: Any, key: jax.Array, params: Params, source: Arra
     estimate = jax.jit(lambda *rows: jnp.mean(jax.lax.map(sensitivity, rows, batch_size=32), axis=0))
     statistics = bottleneck.latent_statistics(latents, estimate(sample, jax.random.split(key, len(sample))))
     return {**params, "latent_statistics": statistics}
+
+
+def _prior_bits(config: None, prior: Any, symbols: jax.Array) -> jax.Array:
+    del config
+    return jnp.sum(factorized_prior.bin_bits(prior, symbols.astype(jnp.float32)))

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from vcinr.batching import map_batches, whole_symbols
+from vcinr.compression.interface import Compression, LatentModel
 from vcinr.compression.patch_by_patch import check_count
 from vcinr.context import prior as context_prior
 from vcinr.context import refinement
@@ -25,7 +26,7 @@ from vcinr.context.order import Order, streams_of, symbols_of
 from vcinr.context.rounding import rounded
 from vcinr.entropy.range_coder import Table
 from vcinr.signals.signal import Grid
-from vcinr.stage import Params, Stage, TrainingConfig
+from vcinr.stage import AnyStage, Params, TrainingConfig
 
 Parts = Mapping[str, Any]
 
@@ -35,16 +36,24 @@ PATCHES_AT_ONCE = 1024
 
 @dataclasses.dataclass(frozen=True)
 class ContextualConfig:
-    """lambdas: one an operating point, ascending.   groups: where the groups of latent dimensions end; the last is the latent's.
-    neighbour_dims: leading dimensions that neighbours lend each other.   octaves: of lattices, in which the first group is coded.
-    width: of the prior's hidden layers.   synthesis_width: of the synthesis.
-    rounding: "rate_distortion" or "nearest", in the encoder.
-    num_latents, offsets_per_picture: training crops at most, and random grids of them a picture.
-    num_counted: crops that a point's tables are counted on.
-    end_to_end: of a stage that goes on with both networks, from pixels to pixels; 0 steps for none.
-    tuned: what it tunes besides, "steps" of every point, or these and the "field" and its adaptation, or "nothing".
-    field_rate: the outer rate of the field and its adaptation, in multiples of that stage's."""
+    """Config of `ContextualCompression`.
 
+    kind: "contextual".
+    lambdas: λ of each operating point, ascending; loss = bits per value + λ · 255² · MSE.
+    groups: ends of the groups of latent dimensions, ascending; the last is the latent's length.
+    neighbour_dims: leading latent dimensions that neighbouring patches lend to a context.
+    octaves: lattices, each of half the stride of the one before, in which the first group is coded.
+    width: units of the prior's hidden layers.
+    synthesis_width: units of the synthesis's hidden layers.
+    rounding: of the encoder, "rate_distortion" or "nearest".
+    crop: shape of a training example, whole patches along each axis; () for one patch.
+    num_latents: most training crops.
+    offsets_per_picture: random grids of crops per training picture.
+    num_counted: training crops that a point's tables are counted on.
+    training: of prior and synthesis.
+    """
+
+    kind: str = "contextual"
     lambdas: tuple[float, ...] = (0.002, 0.006, 0.02)
     groups: tuple[int, ...] = (3, 6, 12, 24, 48, 64)
     neighbour_dims: int = 96
@@ -52,37 +61,41 @@ class ContextualConfig:
     width: int = 96
     synthesis_width: int = 256
     rounding: str = "rate_distortion"
+    crop: tuple[int, ...] = ()
     num_latents: int = 5000
     offsets_per_picture: int = 2
     num_counted: int = 500
     training: TrainingConfig = TrainingConfig(num_steps=1500, batch_size=32, lr=2e-3, average_decay=0.99)
-    end_to_end: TrainingConfig = TrainingConfig(num_steps=0, batch_size=32, lr=5e-4, average_decay=0.99)
-    tuned: str = "field"
-    field_rate: float = 0.1
 
     def __post_init__(self):
         if list(self.lambdas) != sorted(set(self.lambdas)) or not self.lambdas or self.lambdas[0] <= 0:
             raise ValueError(f"lambdas must be positive and rise; got {self.lambdas}")
         if self.rounding not in ("rate_distortion", "nearest"):
             raise ValueError(f"unknown rounding {self.rounding!r}; valid are nearest, rate_distortion")
-        if self.tuned not in ("field", "nothing", "steps"):
-            raise ValueError(f"unknown tuned {self.tuned!r}; valid are field, nothing, steps")
-        if not 0.0 < self.field_rate < math.inf:
-            raise ValueError(f"field_rate must be positive, not {self.field_rate}")
         _ = self.order
+
+    def check_patch(self, patch: tuple[int, ...], latent_size: int) -> None:
+        """ValueError where the groups are not those of the latent, or a crop is not whole patches."""
+        if self.groups[-1] != latent_size:
+            raise ValueError(
+                f"compression.groups must end at the latent's {latent_size} dimensions, not at {self.groups[-1]}"
+            )
+        if self.crop and (len(self.crop) != len(patch) or any(a < b or a % b for a, b in zip(self.crop, patch, strict=True))):
+            raise ValueError(f"compression.crop must be whole patches of {patch} along each axis, not {self.crop}")
 
     @property
     def order(self) -> Order:
-        """Of coding."""
+        """The order of coding."""
         return Order(self.groups, self.neighbour_dims, self.octaves)
 
 
 @dataclasses.dataclass(frozen=True)
-class Contextual:
-    """Steps, context prior, neighbour synthesis; see `vcinr.codecs.latent_codec.Compression`."""
+class ContextualCompression(Compression):
+    """Steps, context prior, neighbour synthesis; see `vcinr.compression.interface.Compression`."""
 
     config: ContextualConfig
-    masked = False
+    masks_padding = False
+    max_effort = refinement.MAX_EFFORT
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -111,15 +124,12 @@ class Contextual:
         return {"groups": list(c.groups), "neighbour_dims": c.neighbour_dims, "octaves": c.octaves}
 
     def code(
-        self, codec: Any, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0
+        self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0
     ) -> list[dict[str, np.ndarray]]:
-        """Streams of signals from what `analyse` gave, [p, k] each: rounded turn by turn, each given what the decoder knows.
+        """Streams of each signal from what `analyse` gave, [p, k]: rounded step by step, each given what the decoder knows.
 
-        effort: passes of `vcinr.context.refinement`, 0..8; ValueError beyond.
+        effort: passes of `vcinr.context.refinement`.
         """
-        del codec
-        if not 0 <= effort <= refinement.MAX_EFFORT:
-            raise ValueError(f"effort lies in 0..{refinement.MAX_EFFORT}, not {effort}")
         found: list[Any] = [None] * len(rows)
         counts = [grid.counts for grid in grids]
         for shape in dict.fromkeys(counts):
@@ -171,7 +181,7 @@ class Contextual:
         return best
 
     def symbol_model(
-        self, codec: Any, params: Params, point: int, grid: Grid, decoded: Mapping[str, np.ndarray], name: str
+        self, codec: LatentModel, params: Params, point: int, grid: Grid, decoded: Mapping[str, np.ndarray], name: str
     ) -> Table:
         """Differences by a table a dimension; then what is left of symbols after the whole part of μ."""
         order, tables = self.config.order, params["points"][str(point)]["tables"]
@@ -185,12 +195,12 @@ class Contextual:
         table, whole = context_prior.predict_table(order, params["network"], point, symbols[None], turn)
         return Table(tables, table.ravel(), whole.ravel())
 
-    def symbol_rows(self, codec: Any, params: Params, streams: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
+    def symbol_rows(self, codec: LatentModel, params: Params, streams: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
         """Symbols of each patch and around it, [p, r]."""
         del codec, params
         symbols = symbols_of(self.config.order, grid.counts, streams)
         return neighbour_synthesis.rows(symbols, self.config.neighbour_dims).reshape(grid.num_patches, -1)
 
-    def stages(self, codec: Any) -> tuple[Stage, ...]:
-        """``latents``, ``context``, ``end_to_end`` where there is one, ``tables``."""
-        return contextual_training.stages(codec)
+    def stages(self, codec: LatentModel) -> tuple[AnyStage, ...]:
+        """``latents``, ``context``, ``tables``."""
+        return contextual_training.stages(codec, self.config, self.round)

@@ -20,7 +20,15 @@ from jaxtyping import Array, Float, Int
 from vcinr.adaptation import meta_learning
 from vcinr.adaptation.fit import fit
 from vcinr.adaptation.inner_loop import StepSizes, meta_sgd, step_size
-from vcinr.adaptation.meta_learning import MetaConfig, Trained, adapt_latent, cut, draw, layers_loss, lr_multipliers
+from vcinr.adaptation.meta_learning import (
+    MetaConfig,
+    Trained,
+    adapt_latent,
+    draw,
+    layers_loss,
+    lr_multipliers,
+    stop_fixed_gradients,
+)
 from vcinr.fields import modulations, siren
 from vcinr.fields.field import FieldConfig, make_field
 from vcinr.modalities.examples import NormalisedSource
@@ -328,7 +336,7 @@ def sparse_meta_stage(config: MetaConfig, gates: GateConfig, name: str, training
         examples=lambda params, patches: NormalisedSource(patches, config.modality),
         init=begin,
         frozen=lambda params: {"gates": params["gates"]},
-        loss=lambda trained, *rest: error(cut(config, trained), *rest),
+        loss=lambda trained, *rest: error(stop_fixed_gradients(config, trained), *rest),
         finish=lambda params, trained: {**params, **trained},
         evaluate=lambda trained, frozen, example, key: error(trained, frozen, example, None),
         lr_multipliers=partial(lr_multipliers, config),

@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.batching import map_batches, whole_symbols
+from vcinr.batching import map_batches, patch_rows, per_signal, whole_symbols
 from vcinr.codec import Code
-from vcinr.codecs.latent_codec import LatentCodec, patch_rows, per_signal
 from vcinr.compression.patch_by_patch import check_count
-from vcinr.compression.uniform import Uniform
+from vcinr.compression.uniform import UniformCompression
 from vcinr.datasets.sources import ArraySource
 from vcinr.entropy import uniform_quantiser
 from vcinr.entropy.range_coder import Table
@@ -37,11 +36,11 @@ def open_gates(index: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return gates.T
 
 
-class PatternUniform(Uniform):
-    """As `Uniform`, of the open entries alone: each has the range of its own numbers, all share one histogram."""
+class PatternUniform(UniformCompression):
+    """As `UniformCompression`, of the open entries alone: each has the range of its own numbers, all share one histogram."""
 
-    def stages_of(self, codec: LatentCodec, index: np.ndarray) -> tuple[Stage, ...]:
-        """As `Uniform.stages`; index: the gate of each entry."""
+    def stages_of(self, codec: Any, index: np.ndarray) -> tuple[Stage, ...]:
+        """As its stages; index: the gate of each entry."""
         (stage,) = self.stages(codec)
         return (
             dataclasses.replace(
@@ -85,7 +84,7 @@ class PatternUniform(Uniform):
         return points
 
 
-def encode(codec: LatentCodec, index: np.ndarray, params: Params, signals: Sequence[Signal], point: int) -> list[Code]:
+def encode(codec: Any, index: np.ndarray, params: Params, signals: Sequence[Signal], point: int) -> list[Code]:
     """Codes of signals: the stream of open gates, then the symbols of the open entries, patch after patch."""
     numbers = map_batches(_adapt_row, codec, codec.encoder_params(params), patch_rows(signals), codec.config.encode_batch)
     if not np.isfinite(numbers).all():
@@ -115,7 +114,7 @@ def symbol_model(index: np.ndarray, params: Params, point: int, grid: Grid, deco
 
 
 def synthesise(
-    codec: LatentCodec, index: np.ndarray, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]
+    codec: Any, index: np.ndarray, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]
 ) -> list[np.ndarray]:
     """Decoded values of each signal, float32 [p, n, c]."""
     gates = np.concatenate([code.streams["gates"].reshape(grid.num_patches, -1) for code, grid in zip(codes, grids, strict=True)])
@@ -126,11 +125,11 @@ def synthesise(
     return per_signal(map_batches(_decode_row, codec, shared, (symbols, is_open), codec.config.encode_batch), grids)
 
 
-def _adapt_row(codec: LatentCodec, params: Params, values: jax.Array, weight: jax.Array) -> jax.Array:
+def _adapt_row(codec: Any, params: Params, values: jax.Array, weight: jax.Array) -> jax.Array:
     return codec.adapt(params, values, weight)
 
 
-def _decode_row(codec: LatentCodec, shared: Any, symbols: jax.Array, is_open: jax.Array) -> jax.Array:
+def _decode_row(codec: Any, shared: Any, symbols: jax.Array, is_open: jax.Array) -> jax.Array:
     params, parts = shared
     latent = codec.compression.synthesise(parts, symbols.astype(jnp.float32))
     return codec.values(params, jnp.where(is_open, latent, 0.0))

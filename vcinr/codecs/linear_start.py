@@ -1,0 +1,72 @@
+"""Stages that begin a field with a linear head as the KLT; see `vcinr.adaptation.warm_start`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from vcinr.adaptation import warm_start
+from vcinr.datasets.sources import ArraySource
+from vcinr.modalities.picture import MODALITIES
+from vcinr.modalities.examples import normalise_batch
+from vcinr.signals.grids import pixel_grid
+from vcinr.stage import AnyStage, ClosedForm, Stage
+
+_log = logging.getLogger(__name__)
+
+
+def applies(config: Any) -> bool:
+    """Whether a codec with this config starts so: its ``warm_start`` is enabled, and patches of its modality share a grid."""
+    enabled = config.warm_start.enabled
+    if enabled and not MODALITIES[config.modality].common_grid:
+        _log.warning("a plain start: patches of a %s share no grid, and so no components to start from", config.modality)
+        return False
+    return enabled
+
+
+def linear_start_stages(config: Any) -> tuple[AnyStage, ...]:
+    """``components`` of the training patches, then ``warm_start``, the fit of the trunk; the head is solved for at its end.
+
+    config: with ``patch``, ``modality``, ``field`` and ``warm_start``, as that of `vcinr.codecs.vc_inr`.
+    """
+    field, chosen = config.field, config.warm_start
+    coords = jnp.asarray(pixel_grid(config.patch))
+    trunk = [f"{kind}_{i}" for kind in ("kernel", "bias") for i in range(field.num_layers)]
+
+    def patches_of(params, patches):
+        raw = patches.all_patches(np.random.default_rng(0), chosen.offsets_per_picture, chosen.num_patches)
+        return ArraySource({"values": normalise_batch(config.modality, raw)})
+
+    def find_components(key, params, source, workplace):
+        found = warm_start.components(source.arrays["values"], field.latent_size())
+        width_loss_db = np.float32(warm_start.report_width(found, field.sizes()[-1][0]))
+        return {**params, "components": {**found, "width_loss_db": width_loss_db}}
+
+    def fit_loss(trained, frozen, example, key):
+        missed, metrics = warm_start.projection_loss(field, trained, coords, example["sketch"])
+        return missed, {**metrics, **frozen}
+
+    def finish(params, trained):
+        shared = warm_start.solve_head(field, {**params["shared"], **trained}, params["components"], coords)
+        return {**{name: value for name, value in params.items() if name != "components"}, "shared": shared}
+
+    fit = Stage(
+        name="warm_start",
+        training=chosen.training,
+        examples=lambda params, patches: warm_start.SketchSource(params["components"], chosen.sketches),
+        init=lambda key, params, source: {name: params["shared"][name] for name in trunk},
+        frozen=lambda params: {"width_loss_db": params["components"]["width_loss_db"]},
+        loss=fit_loss,
+        finish=finish,
+        lr_multipliers=warm_start.lr_multipliers,
+    )
+    return ClosedForm("components", patches_of, find_components), fit
+
+
+def relative_rates(config: Any, trained: Any) -> dict[str, Any]:
+    """Multipliers of the outer rate after a linear start: sizes of the arrays of θ and φ₀, ``step_rate`` for log step sizes."""
+    rates = warm_start.lr_multipliers({part: trained[part] for part in ("shared", "latent_init")})
+    return {**rates, "step_sizes": {"log_scale": config.adaptation.step_rate, "reference": 0.0}}

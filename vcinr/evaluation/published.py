@@ -21,6 +21,8 @@ class Curve:
     points: (rate, quality) in rising rate, as published.
     source: repository and file, or paper and table, that the numbers were taken from.
     rate_kind: what the source counted as rate; few count the bytes of a file, so no two kinds compare like with like.
+    average: what one point is the mean of: of PSNRs or of squared errors, at one setting or at one rate for all signals; empty
+        where the source does not say. Means at equal quality, at one λ and at equal rate differ by up to a decibel and more.
     unit_rate, unit_quality: "bpp" (bits a pixel or grid point) or "kbps"; "psnr_db".
     exact: whether the numbers were tabulated, rather than read off a plot.
     description: the source's own remarks.    split: which part of the data set, where the source says.
@@ -34,6 +36,7 @@ class Curve:
     unit_rate: str
     unit_quality: str
     exact: bool
+    average: str = ""
     description: str = ""
     split: str = ""
 

@@ -35,7 +35,7 @@ def demo() -> ConfigDict:
                 "training": {**CAREFUL, "num_steps": 600, "lr": 1e-3},
             },
             "meta": {"num_steps": 150, "batch_size": 16, "lr": 1e-3, "eval_every": 50, "checkpoint_every": 50},
-            "quantiser": {
+            "compression": {
                 "lambdas": (0.0004, 0.0012, 0.004),
                 "width": 128,
                 "num_latents": 2000,
@@ -67,7 +67,7 @@ def cifar10() -> ConfigDict:
                 "checkpoint_every": 5000,
                 "log_every": 100,
             },
-            "quantiser": {
+            "compression": {
                 "lambdas": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
                 "width": 1024,
                 "num_latents": 50_000,
@@ -116,7 +116,7 @@ def cifar10_small() -> ConfigDict:
                 "eval_every": 60,
                 "checkpoint_every": 60,
             },
-            "quantiser": {
+            "compression": {
                 "lambdas": (0.0015, 0.003, 0.006, 0.012, 0.025, 0.05),
                 "width": 256,
                 "num_latents": 9000,
@@ -155,7 +155,7 @@ def kodak() -> ConfigDict:
             "adaptation": {"initial_step": 1.0},
             "warm_start": {"enabled": True, "offsets_per_picture": 1, "training": {**CAREFUL, "num_steps": 1500, "lr": 3e-3}},
             "meta": {"num_steps": 300, "batch_size": 16, "lr": 5e-4, "eval_every": 100, "checkpoint_every": 100},
-            "quantiser": {
+            "compression": {
                 "lambdas": (0.0005, 0.0015, 0.005, 0.015),
                 "width": 256,
                 "num_latents": 10_000,
@@ -174,102 +174,7 @@ def kodak() -> ConfigDict:
     )
 
 
-def tiny() -> ConfigDict:
-    """Any 32×32 picture, by 8×8 patches whose prior and synthesis see their neighbours; 5,000 CIFAR-10 pictures.
-
-    Command: `python -m experiments.prepare cifar10_small`, then
-    `python -m experiments.train --config=configs/vc_inr.py:tiny --workdir=runs/tiny --config.model_precision=float16`. Twenty
-    minutes on one core. Test, 517 pictures: 0.41, 0.93, 1.85, 3.22 bpp of payload at 24.6, 28.5, 32.8, 37.6 dB.
-    """
-    return make_config(
-        "vc_inr",
-        {"name": "cifar10_small"},
-        {
-            "patch": (8, 8),
-            "crop": (32, 32),
-            "field": {
-                "num_layers": 3,
-                "width": 32,
-                "last_width": 96,
-                "linear_head": True,
-                "latent_dim": 192,
-                "modulation": "none",
-            },
-            "adaptation": {"initial_step": 1.0, "num_steps": 2},
-            "warm_start": {"enabled": True, "offsets_per_picture": 1, "training": {**CAREFUL, "num_steps": 200, "lr": 3e-3}},
-            "meta": {"num_steps": 20, "warmup_steps": 10, "batch_size": 16, "lr": 1e-5, "eval_every": 20, "checkpoint_every": 20},
-            "compression": "contextual",
-            "contextual": {
-                "lambdas": (0.00015, 0.0003, 0.0006, 0.0012, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08),
-                "groups": (1, 2, 3, 4, 6, 9, 12, 18, 24, 48, 96, 192),
-                "width": 128,
-                "synthesis_width": 384,
-                "offsets_per_picture": 1,
-                "num_latents": 10_000,
-                "training": {
-                    "num_steps": 5000,
-                    "batch_size": 64,
-                    "microbatch": 16,
-                    "lr": 2e-3,
-                    "average_decay": 0.999,
-                    "eval_every": 250,
-                    "checkpoint_every": 250,
-                },
-            },
-            "encode_batch": 256,
-        },
-    )
-
-
-def photo() -> ConfigDict:
-    """Any picture, by 16×16 patches whose prior and synthesis see their neighbours; the photographs of `$VCINR_DATA`.
-
-    Command: `python -m experiments.prepare photos` and `python -m experiments.prepare kodak`, then
-    `python -m experiments.train --config=configs/vc_inr.py:photo --workdir=runs/photo --config.model_precision=float16`. Half
-    an hour on one core. Kodak, 24 pictures: 0.10, 0.40, 0.93, 1.78 bpp of file at 25.7, 30.0, 34.0, 38.4 dB.
-    """
-    return make_config(
-        "vc_inr",
-        {"name": "photos", "test_name": "kodak"},
-        {
-            "patch": (16, 16),
-            "crop": (128, 128),
-            "field": {
-                "num_layers": 3,
-                "width": 64,
-                "last_width": 256,
-                "linear_head": True,
-                "latent_dim": 384,
-                "modulation": "none",
-            },
-            "adaptation": {"initial_step": 1.0, "num_steps": 2},
-            "warm_start": {"enabled": True, "offsets_per_picture": 1, "training": {**CAREFUL, "num_steps": 1500, "lr": 3e-3}},
-            "meta": {"num_steps": 20, "warmup_steps": 10, "batch_size": 16, "lr": 1e-5, "eval_every": 20, "checkpoint_every": 20},
-            "compression": "contextual",
-            "contextual": {
-                "lambdas": (0.0001, 0.0003, 0.0008, 0.002, 0.004, 0.008, 0.016, 0.032, 0.06),
-                "groups": (1, 2, 3, 4, 6, 9, 12, 18, 24, 36, 48, 96, 192, 384),
-                "width": 128,
-                "synthesis_width": 320,
-                "offsets_per_picture": 4,
-                "num_latents": 4000,
-                "num_counted": 200,
-                "training": {
-                    "num_steps": 8000,
-                    "batch_size": 8,
-                    "microbatch": 4,
-                    "lr": 2e-3,
-                    "average_decay": 0.999,
-                    "eval_every": 250,
-                    "checkpoint_every": 250,
-                },
-            },
-            "encode_batch": 256,
-        },
-    )
-
-
-VARIANTS = {"demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak, "tiny": tiny, "photo": photo}
+VARIANTS = {"demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak}
 
 
 def get_config(name: str = "demo") -> ConfigDict:

@@ -19,16 +19,19 @@ Progress = Callable[[str, int, int], None]
 class TrainingConfig:
     """How one stage is trained.
 
-    num_steps, batch_size: outer steps and examples a step, over all devices.
-    microbatch: examples a device holds at once; 0 means its whole share of the batch.
-    lr, warmup_steps, final_lr_fraction: peak rate of Adam after a linear warm-up; cosine decay ends at lr times the fraction.
-    clip_norm: largest global gradient norm; 0 switches clipping off.
-    average_decay: the parameter average used for evaluation is a ← decay·a + (1 − decay)·θ, with decay ramped as
-        min(average_decay, (1 + t) / (10 + t)); 0 switches it off.
-    collapse_db: a smoothed loss this many decibels above its best is a collapse; 0 switches the check off.
-    max_rollbacks, rollback_lr_factor: how often a collapse or a non-finite step returns to the last good checkpoint, and
-        what the outer rate is multiplied with each time; 0 rollbacks stop the run with the step's number instead.
-    log_every, eval_every, checkpoint_every: in steps; 0 means never.
+    num_steps: outer steps, at least 1.
+    batch_size: examples per step, over all devices.
+    microbatch: most examples per device at once; 0: its whole share of the batch.
+    lr: peak step size of Adam, reached after the warm-up.
+    warmup_steps: steps of the linear warm-up; fewer than num_steps.
+    final_lr_fraction: step size at the end of the cosine decay, divided by lr; 0 to 1.
+    clip_norm: largest global gradient norm; 0: no clipping.
+    average_decay: the parameter average a used for evaluation follows a ← d·a + (1 − d)·θ with d = min(average_decay,
+        (1 + t) / (10 + t)) in step t; 0: no average.
+    collapse_db: a smoothed loss this many decibels above its best counts as a collapse; 0: no check.
+    max_rollbacks: how often a collapse or a non-finite step returns to the last good checkpoint before the run stops.
+    rollback_lr_factor: factor on the step size at each rollback; 0 to 1.
+    log_every, eval_every, checkpoint_every: in steps; 0: never.
     """
 
     num_steps: int = 1000
@@ -82,6 +85,22 @@ class ArrayExamples(ExampleSource, Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class PerSignal:
+    """State that a stage trains for each training signal alone, such as COMBINER's Gaussian posteriors.
+
+    init: (key, params, source) → tree of arrays [n, …], where n = len(source) and row i belongs to signal i.
+    lr: step size of the state's own Adam: a number, or a function of how many updates the signal has had.
+
+    A step updates the rows of its batch, each with the gradient of its own example's loss (no mean over the batch, no clipping)
+    and moments of its own, so that a signal's path does not depend on the others in its batch. Every device holds all
+    n rows and their two moments: three times the state's size.
+    """
+
+    init: Callable[[jax.Array, Params, Any], Any]
+    lr: float | Callable[[jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage:
     """One training stage of a codec, as pure functions; `vcinr.training` makes steps of it.
 
@@ -93,8 +112,22 @@ class Stage:
     frozen: params → what the loss needs and does not train.
     loss: (trainable, frozen, example, key) → (loss, metrics) of ONE example; vmapped, microbatched and averaged outside.
     finish: (params, trainable) → params.
-    lr_multipliers: trainable at the start → tree of floats that scale the outer rate leaf by leaf; None: 1 everywhere.
     evaluate: as ``loss``, with whatever differs when measuring (rounding instead of noise); None: ``loss`` itself.
+    lr_multipliers: trainable at the start → tree of floats that scale the step size leaf by leaf; None: 1 everywhere.
+    per_signal: state that belongs to single training signals; None: there is none. With it,
+        - the source is `ArrayExamples`, and an epoch is ⌊n / batch_size⌋ batches of different signals, in random order;
+        - ``example["index"]`` is the signal's row in the source;
+        - ``loss(trainable, frozen, example, key, own)`` gets the row of the signal's own state, and a key that depends on the
+          signal and on how many updates it has had, and on nothing else that is drawn;
+        - ``finish(params, trainable, signals)`` gets the state of all signals, a tree of arrays [n, …];
+        - ``evaluate`` keeps its four arguments, because held-out examples have no state: it must find one by itself.
+          Without ``evaluate`` the stage cannot be validated.
+    host_update: (trainable, signals, step) → (trainable, signals), called on the host after every ``host_update_every`` steps
+        and after the last one, such as a prior in closed form from all posteriors. Trees of NumPy arrays in, trees of the
+        same structure and shapes out (cast to the dtypes they had); ``signals`` is None without ``per_signal``. It must
+        depend on its arguments alone. Arrays of ``trainable`` that it changes are replaced in the parameter average, too;
+        Adam's moments stay. Parameters that it alone should set need a stop-gradient in ``loss``.
+    host_update_every: in steps, at least 1 where there is a ``host_update``.
     """
 
     name: str
@@ -102,17 +135,28 @@ class Stage:
     examples: Callable[[Params, Any], ExampleSource] | None
     init: Callable[[jax.Array, Params, Any], Any]
     frozen: Callable[[Params], Any]
-    loss: Callable[[Any, Any, Mapping[str, jax.Array], jax.Array], tuple[jax.Array, Mapping[str, jax.Array]]]
-    finish: Callable[[Params, Any], Params]
+    loss: Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]]
+    finish: Callable[..., Params]
     evaluate: Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]] | None = None
     lr_multipliers: Callable[[Any], Any] | None = None
+    per_signal: PerSignal | None = None
+    host_update: Callable[[Any, Any, int], tuple[Any, Any]] | None = None
+    host_update_every: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.host_update is not None) != (self.host_update_every > 0):
+            raise ValueError(
+                f"stage {self.name!r} has {'a' if self.host_update else 'no'} host_update and host_update_every = "
+                f"{self.host_update_every}; give both, every at least 1, or neither"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class Workplace:
     """What a stage in closed form may use while it runs.
 
-    workdir: a folder of its own that outlives an interruption.   progress: to be told of steps done.
+    workdir: the stage's own folder; what is written there is found again after an interruption.
+    progress: to be called now and then with the steps done.
     """
 
     workdir: str
@@ -124,7 +168,7 @@ class ClosedForm:
     """One stage of a codec without gradient steps.
 
     name: also the folder that its result lives in.
-    examples: as of a `Stage`.
+    examples: as in `Stage`.
     solve: (key, params, source, workplace) → params.
     """
 

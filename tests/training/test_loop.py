@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from pathlib import Path
 
 import fakes
 import jax
@@ -10,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vcinr.stage import ClosedForm
 from vcinr.training.loop import run_stage
+from vcinr.training.progress import Progress
 
 
 class Recorder(fakes.Patches):
@@ -188,11 +191,37 @@ def test_validation_is_logged_with_the_average(tmp_path):
 
 
 def test_a_stage_in_closed_form_just_finishes(tmp_path):
-    stage = dataclasses.replace(fakes.make_stage(init=fakes._mean_of_patches), loss=None)
-    result = _run(stage, fakes.Patches(), tmp_path)
+    result = _run(fakes.mean_stage(), fakes.Patches(), tmp_path)
     expected = fakes.Patches().batch(np.random.default_rng(0), 32)["values"].mean(0)
-    np.testing.assert_array_equal(result["fit"]["mean"], expected)
-    assert isinstance(result["fit"]["mean"], np.ndarray)
+    np.testing.assert_array_equal(result["mean"], expected)
+    np.testing.assert_array_equal(result["kept"], np.ones(2))
+    assert isinstance(result["mean"], np.ndarray)
+
+
+def test_a_closed_form_finds_what_it_wrote_before_it_was_interrupted(tmp_path, capsys):
+    """Its workdir is a folder of its own that stays; its progress is shown; a finished one is not solved again."""
+    calls = []
+
+    def solve(key, params, source, workplace):
+        calls.append(Path(workplace.workdir))
+        part = calls[-1] / "part.npy"
+        workplace.progress("halving", 3, 6)
+        if not part.exists():
+            np.save(part, jax.random.normal(key, (4,)))
+            raise Interrupted
+        workplace.progress("halving", 6, 6)
+        return {"part": np.load(part), "draw": jax.random.normal(key, (4,))}
+
+    stage = ClosedForm("halves", lambda params, patches: patches, solve)
+    with pytest.raises(Interrupted):
+        _run(stage, fakes.Patches(), tmp_path)
+    assert not (tmp_path / "halves" / "finished.safetensors").exists()
+    with Progress() as progress:
+        result = _run(stage, fakes.Patches(), tmp_path, progress=progress)
+    np.testing.assert_array_equal(result["part"], result["draw"])
+    _run(stage, fakes.Patches(), tmp_path)
+    assert calls == [tmp_path / "halves"] * 2
+    assert "halves 6/6" in capsys.readouterr().err
 
 
 def test_stages_and_seeds_draw_other_batches(tmp_path):

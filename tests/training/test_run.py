@@ -17,7 +17,7 @@ from vcinr.trees import load_tree
 def test_stages_run_in_order_and_are_recorded(tmp_path, monkeypatch):
     codec, patches = fakes.FakeCodec(dataclasses.replace(fakes.CONFIG, num_steps=6)), fakes.Patches()
     params = train(codec, patches, seed=1, workdir=tmp_path, config_json='{"dataset": {"name": "fake"}}', quiet=True)
-    assert sorted(params) == ["first", "maml", "mean", "shared"]
+    assert sorted(params) == ["first", "maml", "mean", "posteriors", "shared"]
     started = json.loads((tmp_path / "started.json").read_text())
     assert started["run"]["config"] == {"dataset": {"name": "fake"}}
     assert started["run"]["codec_config"] == {"width": 8}
@@ -61,13 +61,13 @@ def test_progress_says_a_line_where_there_is_no_terminal(capsys):
 
 
 def test_killed_at_random_steps_and_resumed(tmp_path, start_worker, finish):
-    """SIGKILL twice, anywhere in the run: the third start ends with the bits of a run never killed, each step logged once."""
+    """SIGKILL at a random step of each trained stage: in the end the bits of a run never killed, and each step logged once."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     finish(start_worker("train_fake", whole))
     rng = np.random.default_rng()
-    logs = [parts / stage / "metrics.jsonl" for stage in ("first", "maml")]
-    for low, high in ((0, 60), (60, 120)):
-        lines, patience = int(rng.integers(low // 3, high // 3)), time.monotonic() + 200
+    logs = [parts / stage / "metrics.jsonl" for stage in ("first", "maml", "posteriors")]
+    for low, high in ((0, 20), (20, 40), (40, 50)):  # 20 lines per stage
+        lines, patience = int(rng.integers(low, high)), time.monotonic() + 200
         worker = start_worker("train_fake", parts)
         while sum(len(log.read_text().splitlines()) for log in logs if log.exists()) <= lines and worker.poll() is None:
             assert time.monotonic() < patience
@@ -75,9 +75,9 @@ def test_killed_at_random_steps_and_resumed(tmp_path, start_worker, finish):
         worker.kill()
         assert worker.wait() == -9, worker.log_path.read_text()[-4000:]
     finish(start_worker("train_fake", parts))
-    for stage in ("first", "mean", "maml"):
+    for stage in ("first", "mean", "maml", "posteriors"):
         assert (parts / stage / "finished.safetensors").read_bytes() == (whole / stage / "finished.safetensors").read_bytes()
     assert np.all(np.isfinite(load_tree(parts / "maml" / "finished.safetensors")["maml"]["out"]))
     for log in logs:
-        assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(3, 121, 3))
-    assert len(json.loads((parts / "started.json").read_text())["starts"]) == 3
+        assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(3, 61, 3))
+    assert len(json.loads((parts / "started.json").read_text())["starts"]) == 4

@@ -51,7 +51,7 @@ def five_steps(out: str) -> None:
 
 def train_fake(out: str) -> None:
     """The whole fake codec, in the workdir `out`, slowly enough to be killed."""
-    config = dataclasses.replace(fakes.CONFIG, num_steps=120, checkpoint_every=7, log_every=3)
+    config = dataclasses.replace(fakes.CONFIG, num_steps=60, checkpoint_every=7, log_every=3)
     train(fakes.FakeCodec(config), fakes.Patches(), seed=5, workdir=out, quiet=True)
 
 

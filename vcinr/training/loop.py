@@ -1,4 +1,4 @@
-"""The training loop of one stage: resume, log, checkpoint, roll back."""
+"""The training loop of one stage: resume, log, update on the host, checkpoint, roll back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from jax.experimental import multihost_utils
 from vcinr.devices import all_devices_mesh, local_rows, replicate, shard_batch
 from vcinr.stage import AnyStage, ClosedForm, ExampleSource, Params, Stage, Workplace
 from vcinr.training.checkpoints import Checkpoints
+from vcinr.training.host_update import with_host_update
 from vcinr.training.metrics_log import MetricsLog
 from vcinr.training.optimisers import make_optimiser, make_schedule
 from vcinr.training.progress import Progress
+from vcinr.training.signals import check_signals, epoch_batch, init_signals
 from vcinr.training.stages import make_step, make_validation
 from vcinr.training.state import COLLAPSED, NON_FINITE, TrainState, init_state, with_attempt
 from vcinr.trees import load_tree, save_tree
@@ -46,16 +48,22 @@ def run_stage(
 ) -> Params:
     """Runs one stage to its end and returns the new parameters, as NumPy arrays.
 
-    Resumes in this order: a finished result in ``workdir/<stage name>`` is returned as it is; else training goes on from
-    the last checkpoint there; else it starts. Either way it ends with the bits of a run that was never interrupted, on an
-    equal environment. The stage's `examples` and `init` run again on a resume: they must depend on their arguments alone.
+    A finished result in ``workdir/<stage name>`` is returned as it is; else training goes on from the last checkpoint
+    there; else it starts. On an equal environment the result has the bits of a run that was never interrupted.
 
-    index: the stage's place in its codec; the batch of update n (from 1) of attempt a is drawn by
-        ``np.random.default_rng([seed, index, a, n - 1])``.
-    validation: held-out patches, measured with the parameter average every ``eval_every`` steps.
-    make_examples: stands in for the stage's own `examples`, such as those of the stage before.
-    Raises RuntimeError, naming the step, for a fault that no rollback is left for; ValueError for a config that does not
-    fit the devices, or another run's checkpoint.
+    Args:
+        stage: its `examples` and `init` run again on a resume, so they must depend on their arguments alone.
+        params: what the stages before have made.
+        patches: training signals.
+        seed, index: the run's seed, and the stage's place in its codec. The batch of update n (from 1) of attempt a is drawn
+            by ``np.random.default_rng([seed, index, a, n - 1])``, or by `epoch_batch` in a stage with state per signal.
+        workdir: gets a folder for this stage.
+        validation: held-out patches, measured with the parameter average every ``eval_every`` steps.
+        progress: shows the steps; None: silent.
+        make_examples: replaces the stage's own `examples`, such as with those of the stage before.
+    Raises:
+        RuntimeError: for a fault, with its step, when all rollbacks have been used.
+        ValueError: for a config that does not fit the devices or the examples, or another run's checkpoint.
     """
     folder = Path(workdir) / stage.name
     finished = folder / "finished.safetensors"
@@ -70,10 +78,13 @@ def run_stage(
             progress.finish()
         else:
             source = make_examples(params, patches)
-            trainable = stage.init(init_key, params, source)
+            trainable, signals = stage.init(init_key, params, source), None
+            if stage.per_signal is not None:
+                signals = stage.per_signal.init(jax.random.fold_in(init_key, 1), params, source)
+                check_signals(stage, signals, source)
             held_out = make_examples(params, validation) if validation is not None and stage.training.eval_every else None
             run = _Run(stage, stage.frozen(params), source, held_out, folder, seed, index, progress)
-            result = stage.finish(params, jax.tree.map(jnp.asarray, run.optimise(trainable, train_key)))
+            result = stage.finish(params, *run.optimise(trainable, signals, train_key))
         result = jax.device_get(result)
         if jax.process_index() == 0:
             save_tree(finished, result)
@@ -102,8 +113,8 @@ class _Run:
     index: int
     progress: Progress
 
-    def optimise(self, trainable: Any, key: jax.Array) -> Any:
-        """Trains from the last checkpoint, or from `trainable`; returns what is to be kept, on the host."""
+    def optimise(self, trainable: Any, signals: Any, key: jax.Array) -> list[Any]:
+        """Trains from the last checkpoint, or from the start; returns the arguments of `Stage.finish` after the first."""
         config = self.stage.training
         mesh = all_devices_mesh()
         rows = local_rows(config.batch_size, mesh)
@@ -115,10 +126,11 @@ class _Run:
         if self.held_out is not None:
             num_examples = _VALIDATION_BATCHES * config.batch_size
             validate = make_validation(self.stage, self.frozen, self.held_out, num_examples, mesh)
-        initial = jax.device_get(trainable)
+        initial, initial_signals = jax.device_get((trainable, signals))
 
         def fresh() -> TrainState:
-            return replicate(init_state(config, optimiser, initial, key), mesh)
+            states = None if self.stage.per_signal is None else init_signals(self.stage, initial_signals)
+            return replicate(init_state(config, optimiser, initial, key, signals=states), mesh)
 
         with (
             Checkpoints(self.folder / "checkpoints") as checkpoints,
@@ -131,16 +143,18 @@ class _Run:
             self.progress.start(self.stage.name, step, config.num_steps)
             shown, logged, logged_step = time.monotonic(), time.monotonic(), step
             while step < config.num_steps:
-                examples = self.source.batch(np.random.default_rng([self.seed, self.index, attempt, step]), config.batch_size)
+                examples = self._examples(attempt, step)
                 batch = shard_batch({name: array[rows] for name, array in examples.items()}, mesh)
                 state, metrics = take_step(state, frozen, batch)
                 step += 1
                 last = step == config.num_steps
-                log_due, eval_due, save_due = (
+                log_due, eval_due, save_due, host_due = (
                     every > 0 and (last or step % every == 0)
-                    for every in (config.log_every, config.eval_every, config.checkpoint_every)
+                    for every in (config.log_every, config.eval_every, config.checkpoint_every, self.stage.host_update_every)
                 )
-                if log_due or eval_due or save_due or last or step % _CHECK_EVERY == 0:
+                if host_due:
+                    state = with_host_update(self.stage, state, step, mesh)
+                if log_due or eval_due or save_due or host_due or last or step % _CHECK_EVERY == 0:
                     fault = self._fault(state)
                     if fault:
                         attempt = self._next_attempt(fault, attempt, log)
@@ -170,7 +184,14 @@ class _Run:
                 if last or time.monotonic() - shown > 0.5:
                     self.progress.update(step, float(metrics["smoothed_loss"]))
                     shown = time.monotonic()
-            return jax.device_get(state.evaluated_params)
+            kept = [state.evaluated_params] + ([] if self.stage.per_signal is None else [state.aux["signals"].values])
+            return jax.tree.map(jnp.asarray, jax.device_get(kept))
+
+    def _examples(self, attempt: int, step: int) -> Mapping[str, np.ndarray]:
+        size = self.stage.training.batch_size
+        if self.stage.per_signal is not None:
+            return epoch_batch(self.source, [self.seed, self.index, attempt], step, size)
+        return self.source.batch(np.random.default_rng([self.seed, self.index, attempt, step]), size)
 
     def _fault(self, state: TrainState) -> dict[str, Any] | None:
         config = self.stage.training

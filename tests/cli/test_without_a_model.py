@@ -113,4 +113,4 @@ def test_a_rate_that_nothing_fits_is_one_line(capsys):
     assert cli.main(["encode", "in.png", "file", "--model", "coin", "--bpp", "1.0"]) == 1
     assert capsys.readouterr().err.startswith("vcinr: in.png: no operating point fits 1 bpp; the cheapest takes 3.9")
     assert cli.main(["encode", "in.png", "file", "--model", "coin", "--point", "0", "--effort", "-1"]) == 1
-    assert "effort lies in 0..16" in capsys.readouterr().err
+    assert "effort lies in 0 to 16" in capsys.readouterr().err

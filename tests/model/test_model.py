@@ -171,6 +171,44 @@ def test_a_point_is_chosen_by_the_size_and_quality_of_whole_files(model, picture
             model.choose_point(picture, **wrong)
 
 
+def test_encoding_takes_the_middle_point_or_the_one_wished_for(model, picture):
+    files = [model.encode(picture, point) for point in range(3)]
+    rates = [8 * len(data) / (37 * 50) for data in files]
+    quality = psnr(picture, model.decode(files[1]))
+    assert model.default_point == 1
+    for wish, point in [({}, 1), ({"point": 0}, 0), ({"bpp": rates[0]}, 0), ({"psnr_db": quality + 1e-6}, 2)]:
+        assert model.encode(picture, **wish) == files[point]
+        assert model.encode_batch([picture], **wish) == [files[point]]
+        assert model.encode_together([picture], **wish) == files[point]
+    for two in ({"point": 0, "bpp": 1.0}, {"bpp": 1.0, "psnr_db": 30.0}, {"point": 0, "psnr_db": 30.0}):
+        for encode in (model.encode, lambda each, **wish: model.encode_together([each], **wish)):
+            with pytest.raises(ValueError, match="one of the three at most"):
+                encode(picture, **two)
+
+
+def test_a_batch_chooses_for_each_signal_and_a_container_for_all(model):
+    rich = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    pictures = [rich, smooth_picture(24, 24), rich[:, ::-1].copy()]
+    rate = max(8 * len(model.encode(each, 0)) / 576 for each in pictures)
+    points = [model.choose_point(each, bpp=rate) for each in pictures]
+    assert points == [0, 2, 0]
+    files = model.encode_batch(pictures, bpp=rate)
+    assert [model.read_codes(data)[0] for data in files] == points
+    assert [psnr(model.decode(data), each) > 30 for data, each in zip(files, pictures, strict=True)] == [False, True, False]
+    for point in range(3):
+        container = model.encode_together(pictures, point)
+        assert model.encode_together(pictures, bpp=8 * len(container) / (3 * 576)) == container
+        mean = np.mean([psnr(*pair) for pair in zip(model.decode_together(container), pictures, strict=True)])
+        assert model.encode_together(pictures, psnr_db=mean - 1e-6) == container
+
+
+def test_networks_are_not_chosen_for_who_does_not():
+    coin, flat = load("coin"), np.full((2, 2, 3), 77, np.uint8)
+    for encode in (coin.encode, lambda each: coin.encode_batch([each]), lambda each: coin.encode_together([each])):
+        with pytest.raises(ValueError, match=f"which of {len(coin.points)} networks. give bpp, psnr_db or point"):
+            encode(flat)
+
+
 def test_a_lossless_point_has_infinite_quality():
     flat = np.full((2, 2, 3), 128, np.uint8)
     assert hand_made().choose_point(flat, psnr_db=200.0) == 0

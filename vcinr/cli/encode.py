@@ -27,9 +27,9 @@ def run(options: argparse.Namespace) -> None:
     start_jax()
     model = default_model() if options.model is None else vcinr.load(options.model)
     if options.point is None and options.bpp is None and options.psnr is None:
-        if hasattr(model.codec, "choose_point") and len(model.points) > 1:
+        if model.codec.searches and len(model.points) > 1:
             raise ValueError(f"which of {len(model.points)} networks? give --bpp, --psnr or --point (see vcinr models NAME)")
-        options.point = len(model.points) // 2
+        options.point = model.default_point
 
     def read(report: Callable) -> Iterator[tuple]:
         for source, target in files:

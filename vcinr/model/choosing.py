@@ -1,48 +1,57 @@
-"""Choosing an operating point for one signal, by rate or by quality."""
+"""Choosing an operating point for signals, by rate or by quality."""
 
 from __future__ import annotations
 
 import math
-import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcinr.stage import Progress
+from vcinr.codec import QUICKEST, EncodeRequest
 
 if TYPE_CHECKING:
     from vcinr.model.model import Model
 
+NO_LIMIT = 2**63
+
+
+def default_point(model: Model) -> int:
+    """The middle point. ValueError for a codec that searches: its points are networks, whose best depends on the signal."""
+    count = len(model.points)
+    if model.codec.searches and count > 1:
+        raise ValueError(f"which of {count} networks? give bpp, psnr_db or point")
+    return count // 2
+
 
 def choose_point(
     model: Model,
-    array: np.ndarray,
+    signals: Sequence[Any],
     bpp: float | None = None,
     psnr_db: float | None = None,
-    effort: int = 0,
-    *,
-    workdir: str | os.PathLike | None = None,
-    progress: Progress | None = None,
+    request: EncodeRequest = QUICKEST,
 ) -> int:
-    """The operating point for one signal: the best within ``bpp``, or the cheapest that reaches ``psnr_db``.
+    """The operating point for signals in one file: the best within ``bpp``, or the cheapest that reaches ``psnr_db``.
 
-    Rates are those of whole files. Every point is tried on the signal itself; but a codec with a search of its own (its
-    ``choose_point``), whose points are in order of size, chooses by that within ``bpp``, and for ``psnr_db`` tries them only
-    until one reaches it. ValueError where none fits, naming the nearest.
+    signals: raw, as `Model.encode` takes them; at least one.
+    bpp: bits of the whole file per sample.   psnr_db: mean PSNR of the signals.
+    Every point is tried; but a codec that ``searches``, whose points are in order of size, chooses by its own search within
+    ``bpp``, and for ``psnr_db`` tries them only until one reaches it.
+    ValueError where none fits, naming the nearest, and unless exactly one of the two is given.
     """
     if (bpp is None) == (psnr_db is None):
         raise ValueError("choose by bpp or by psnr_db, one of the two")
-    searches = hasattr(model.codec, "choose_point")
+    searches = model.codec.searches
     if searches and bpp is not None:
-        where = None if workdir is None else os.fspath(workdir)
-        return model.codec.choose_point(model.params, model.signal(array), bpp, workdir=where, progress=progress)
+        return min(model.codec.choose_point(model.params, model.signal(each), bpp, request) for each in signals)
+    options = {"workdir": request.workdir, "progress": request.progress}
     tried = []
     for point in range(len(model.points)):
-        data = model.encode(array, point, effort, workdir=workdir, progress=progress)
-        decoded = model.decode(data, max_pixels=2**63)
-        error = np.mean(np.square(decoded.astype(np.float64) - np.asarray(array)))
-        quality = 10.0 * math.log10(model.modality.peak**2 / error) if error > 0 else math.inf
-        tried.append((8.0 * len(data) / math.prod(decoded.shape[:-1]), quality, point))
+        data = model.encode_together(signals, point, request.effort, **options)
+        decoded = model.decode_together(data, max_pixels=NO_LIMIT)
+        quality = np.mean([_psnr_db(model, *pair) for pair in zip(signals, decoded, strict=True)])
+        samples = sum(math.prod(each.shape[:-1]) for each in decoded)
+        tried.append((8.0 * len(data) / samples, float(quality), point))
         if searches and quality >= psnr_db:
             return point
     if bpp is not None:
@@ -54,3 +63,8 @@ def choose_point(
     if not fitting:
         raise ValueError(f"no operating point reaches {psnr_db:g} dB; the best has {max(row[1] for row in tried):.2f}")
     return min(fitting)[2]
+
+
+def _psnr_db(model: Model, original: Any, decoded: np.ndarray) -> float:
+    error = np.mean(np.square(decoded.astype(np.float64) - np.asarray(original)))
+    return 10.0 * math.log10(model.modality.peak**2 / error) if error > 0 else math.inf

@@ -14,9 +14,9 @@ from vcinr.bitstream import container
 from vcinr.bitstream import payload as payload_coding
 from vcinr.bitstream.container import DEFAULT_MAX_PIXELS, BitstreamError
 from vcinr.bitstream.fingerprint import fingerprint
-from vcinr.codec import Code, Codec, grid_of
+from vcinr.codec import Code, Codec, EncodeRequest, grid_of
 from vcinr.modalities.picture import MODALITIES
-from vcinr.model.choosing import choose_point
+from vcinr.model.choosing import choose_point, default_point
 from vcinr.model.folder import cast_params, check_precision, open_params, save
 from vcinr.signals.patches import from_values, to_signal
 from vcinr.signals.signal import Grid, Signal
@@ -56,27 +56,75 @@ class Model:
         self.modality = MODALITIES[codec.modality]
 
     def encode(
-        self, array: np.ndarray, point: int = 0, effort: int = 0, *, workdir: Folder = None, progress: Report = None
+        self,
+        signal: Any,
+        point: int | None = None,
+        effort: int = 0,
+        *,
+        bpp: float | None = None,
+        psnr_db: float | None = None,
+        workdir: Folder = None,
+        progress: Report = None,
     ) -> bytes:
-        """The file of one signal, e.g. uint8 [h, w, 3]. ValueError for an array that the modality cannot hold.
+        """The file of one signal, e.g. uint8 [h, w, 3]. ValueError for what the modality cannot hold.
 
-        workdir: where a codec that optimises for long keeps what it has reached, and goes on from.
-        progress: called with what is being done, steps done and steps in all, by a codec that takes long.
+        Of ``point``, ``bpp`` and ``psnr_db`` one at most; none is the middle point, but a ValueError for a codec whose points
+        are networks.
+
+        Args:
+            signal: raw, as the modality reads it.
+            point: operating point, from 0.
+            effort: how long to look for a better code; 0 is the quickest.
+            bpp: the best point whose file has at most so many bits per sample.
+            psnr_db: the cheapest point that reaches so many decibels.
+            workdir: where a codec that optimises for long keeps what it has reached, and goes on from.
+            progress: called with what is being done, steps done and steps in all, by a codec that takes long.
         """
-        return self.encode_batch([array], point, effort, workdir=workdir, progress=progress)[0]
+        options = {"bpp": bpp, "psnr_db": psnr_db, "workdir": workdir, "progress": progress}
+        return self.encode_batch([signal], point, effort, **options)[0]
 
     def encode_batch(
-        self, arrays: Sequence[np.ndarray], point: int = 0, effort: int = 0, *, workdir: Folder = None, progress: Report = None
+        self,
+        signals: Sequence[Any],
+        point: int | None = None,
+        effort: int = 0,
+        *,
+        bpp: float | None = None,
+        psnr_db: float | None = None,
+        workdir: Folder = None,
+        progress: Report = None,
     ) -> list[bytes]:
-        """One file a signal. A symbol on the edge of rounding may fall otherwise than in a batch of another size."""
-        codes, grids = self.make_codes(arrays, point, effort, workdir=workdir, progress=progress)
-        return [self.write_codes(point, [code], [grid]) for code, grid in zip(codes, grids, strict=True)]
+        """One file per signal, each at its own point where one is chosen by ``bpp`` or ``psnr_db``; arguments as in `encode`.
+
+        A symbol on the edge of rounding may fall otherwise than in a batch of another size.
+        """
+        request = encode_request(effort, workdir, progress)
+        points = [self._point([signal], point, bpp, psnr_db, request) for signal in signals]
+        files: list[bytes] = [b""] * len(signals)
+        for each in sorted(set(points)):
+            chosen = [i for i, found in enumerate(points) if found == each]
+            codes, grids = self.make_codes([signals[i] for i in chosen], each, effort, workdir=workdir, progress=progress)
+            for i, code, grid in zip(chosen, codes, grids, strict=True):
+                files[i] = self.write_codes(each, [code], [grid])
+        return files
 
     def encode_together(
-        self, arrays: Sequence[np.ndarray], point: int = 0, effort: int = 0, *, workdir: Folder = None, progress: Report = None
+        self,
+        signals: Sequence[Any],
+        point: int | None = None,
+        effort: int = 0,
+        *,
+        bpp: float | None = None,
+        psnr_db: float | None = None,
+        workdir: Folder = None,
+        progress: Report = None,
     ) -> bytes:
-        """One container for all signals, which share its header and its stream."""
-        return self.write_codes(point, *self.make_codes(arrays, point, effort, workdir=workdir, progress=progress))
+        """One container for all signals, which share its header, its stream and its point; arguments as in `encode`.
+
+        bpp, psnr_db: of the whole container, and the mean of its signals.
+        """
+        point = self._point(signals, point, bpp, psnr_db, encode_request(effort, workdir, progress))
+        return self.write_codes(point, *self.make_codes(signals, point, effort, workdir=workdir, progress=progress))
 
     def decode(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
         """The signal of a file. BitstreamError for anything but a whole file of one signal made with this model."""
@@ -130,10 +178,8 @@ class Model:
         if not 0 <= point < len(self.points):
             raise ValueError(f"point {point} does not exist: this model has points 0 to {len(self.points) - 1}")
         signals = [self.signal(array) for array in arrays]
-        where = None if workdir is None else os.fspath(workdir)
-        codes = []
-        if signals:
-            codes = self.codec.encode(self.params, signals, point, effort=effort, workdir=where, progress=progress)
+        request = encode_request(effort, workdir, progress)
+        codes = self.codec.encode(self.params, signals, point, request) if signals else []
         return codes, [signal.grid for signal in signals]
 
     def write_codes(self, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> bytes:
@@ -187,15 +233,18 @@ class Model:
 
     def modelled_bits(self, files: Sequence[bytes]) -> list[float] | None:
         """What the float entropy model says of each file's symbols, in bits; None for a codec that has none beside its tables."""
-        if not hasattr(self.codec, "modelled_bits"):
-            return None
         read = [self.read_codes(data, 2**63) for data in files]
         bits = [self.codec.modelled_bits(self.params, point, codes) for point, codes, _ in read]
         return None if None in bits else [sum(each) for each in bits]
 
+    @property
+    def default_point(self) -> int:
+        """The point that `encode` takes where nothing is asked for: see `vcinr.model.choosing.default_point`."""
+        return default_point(self)
+
     def choose_point(
         self,
-        array: np.ndarray,
+        signal: Any,
         bpp: float | None = None,
         psnr_db: float | None = None,
         effort: int = 0,
@@ -207,7 +256,7 @@ class Model:
 
         See `vcinr.model.choosing.choose_point`.
         """
-        return choose_point(self, array, bpp, psnr_db, effort, workdir=workdir, progress=progress)
+        return choose_point(self, [signal], bpp, psnr_db, encode_request(effort, workdir, progress))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes ``model.json`` and arrays (safetensors): what is shared once, and one file a point.
@@ -220,6 +269,18 @@ class Model:
         """The signal of an array, cut into the codec's patches. ValueError as for `encode`."""
         values = self.modality.normalise(np.asarray(array))
         return to_signal(values, grid_of(self.codec, values.shape[:-1]).patch)
+
+    def _point(
+        self, signals: Sequence[Any], point: int | None, bpp: float | None, psnr_db: float | None, request: EncodeRequest
+    ) -> int:
+        """The point that is asked for. ValueError where more than one wish is given."""
+        if sum(wish is not None for wish in (point, bpp, psnr_db)) > 1:
+            raise ValueError("give point, bpp or psnr_db, one of the three at most")
+        if point is not None:
+            return point
+        if bpp is None and psnr_db is None:
+            return self.default_point
+        return choose_point(self, signals, bpp, psnr_db, request)
 
     def _synthesise(self, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Values of signals, float32 [*shape, c]; all of one point in joint batches."""
@@ -234,13 +295,18 @@ class Model:
         return values
 
 
+def encode_request(effort: int, workdir: Folder, progress: Report) -> EncodeRequest:
+    """What codecs are asked for, from what `Model.encode` takes."""
+    return EncodeRequest(effort, None, None if workdir is None else os.fspath(workdir), progress)
+
+
 def make_model(
     codec: Codec, params: Params, info: Mapping[str, Any], points: Sequence[Mapping[str, Any]] = (), precision: str = "float32"
 ) -> Model:
     """A model from what training made: parameters rounded to the stored precision, then fingerprinted.
 
     points: more to say of each operating point, e.g. its λ or its rate and quality on a validation split. Its ``name`` is what
-        the codec calls it (``point_name``, where it has one), or else its number.
+        the codec calls it.
     precision: "float32" or "float16". ValueError for parameters that are not finite in it.
     """
     check_precision(precision)
@@ -248,9 +314,8 @@ def make_model(
     if points and len(points) != count:
         raise ValueError(f"points describes {len(points)} operating points, the parameters hold {count}")
     params = open_params(cast_params(jax.device_get(params), precision))
-    name = getattr(codec, "point_name", str)
     described = [
-        {"name": name(i), **(points[i] if points else {}), "fingerprint": fingerprint(codec, params, i).hex()}
+        {"name": codec.point_name(i), **(points[i] if points else {}), "fingerprint": fingerprint(codec, params, i).hex()}
         for i in range(count)
     ]
     return Model(codec, params, described, info, precision)

@@ -23,20 +23,15 @@ from vcinr.adaptation.objective import chunked_mean_squared_error
 from vcinr.bitstream import container
 from vcinr.bitstream.container import BitstreamError
 from vcinr.codec import QUICKEST, Code, EncodeRequest
-from vcinr.codecs.whole_signals import (
-    SelfContainedCodec,
-    SignalBatch,
-    batch_progress,
-    batches_of_equal_shape,
-    check_work,
-    evaluate_networks,
-)
+from vcinr.codecs.whole_signals import SelfContainedCodec
 from vcinr.entropy.range_coder import Uniform
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig, evaluate
 from vcinr.modalities.picture import MODALITIES
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Progress
+from vcinr.weights.evaluation import check_work, evaluate_networks
+from vcinr.weights.signal_batches import SignalBatch, batch_progress, batches_of_equal_shape
 
 BITS = 16
 """Of a weight in the file."""

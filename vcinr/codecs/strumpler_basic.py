@@ -16,13 +16,7 @@ import numpy as np
 
 from vcinr.adaptation.long_fit import OptimiserSpec
 from vcinr.codec import QUICKEST, Code, EncodeRequest
-from vcinr.codecs.whole_signals import (
-    SelfContainedCodec,
-    batch_progress,
-    batches_of_equal_shape,
-    check_work,
-    evaluate_networks,
-)
+from vcinr.codecs.whole_signals import SelfContainedCodec
 from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
@@ -31,6 +25,8 @@ from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params
 from vcinr.weights import coding as weight_coding
 from vcinr.weights.coding import FitConfig, WeightCodingConfig
+from vcinr.weights.evaluation import check_work, evaluate_networks
+from vcinr.weights.signal_batches import batch_progress, batches_of_equal_shape
 
 # Their place is what a file holds, so new ones go to the end.
 _ENCODINGS = ("none", "nerf", "gaussian")

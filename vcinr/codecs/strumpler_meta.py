@@ -20,7 +20,7 @@ from vcinr.adaptation.long_fit import OptimiserSpec
 from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent
 from vcinr.batching import map_batches
 from vcinr.codec import QUICKEST, Code, EncodeRequest
-from vcinr.codecs.whole_signals import SignalBatch, WholeSignalCodec, batch_progress, batches_of_equal_shape, evaluate_everywhere
+from vcinr.codecs.whole_signals import WholeSignalCodec
 from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
@@ -29,6 +29,8 @@ from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Stage, TrainingConfig
 from vcinr.weights import coding as weight_coding
 from vcinr.weights.coding import FitConfig, WeightCodingConfig
+from vcinr.weights.evaluation import evaluate_everywhere
+from vcinr.weights.signal_batches import SignalBatch, batch_progress, batches_of_equal_shape
 
 
 @dataclasses.dataclass(frozen=True)

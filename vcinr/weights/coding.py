@@ -22,7 +22,6 @@ from vcinr.adaptation.long_fit import OptimiserSpec, Overfitted, overfit
 from vcinr.adaptation.objective import chunked_mean_squared_error
 from vcinr.batching import map_batches, whole_symbols
 from vcinr.codec import Code
-from vcinr.codecs.whole_signals import SignalBatch
 from vcinr.entropy.parametric_tables import PARAMETER_BITS, fit_parameters, tables_from_parameters
 from vcinr.entropy.range_coder import SymbolModel, Table, Uniform
 from vcinr.entropy.uniform_quantiser import quantise_symmetric, symmetric_step
@@ -32,6 +31,7 @@ from vcinr.fields.field import FieldConfig, evaluate
 from vcinr.stage import Progress
 from vcinr.weights.adaround import AdaRoundConfig, Layer, adaround
 from vcinr.weights.retraining import RetrainingConfig, num_flipped, quantise_straight_through
+from vcinr.weights.signal_batches import SignalBatch
 
 _log = logging.getLogger(__name__)
 

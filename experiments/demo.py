@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import shutil
 import subprocess
 import sys
@@ -30,8 +29,9 @@ from vcinr.devices import use_cpu_cores
 from vcinr.evaluation.classical import measure_jpeg, measure_jpeg2000
 from vcinr.evaluation.measure import measure
 from vcinr.model.model import Model
-from vcinr.report.page import print_table
 from vcinr.report.plots import Reconstruction, plot_rd, plot_reconstructions
+from vcinr.report.records import points_json
+from vcinr.report.tables import print_table
 from vcinr.training.progress import Progress
 from vcinr.trees import write_atomically
 
@@ -57,7 +57,7 @@ def demo(out: Path) -> None:
             rows += measure(model, tiles, "demo", "test", progress=bar.report)
         check_other_process(model, tiles, out / name)
     rows += measure_jpeg(tiles, "demo", "test", (20, 50, 80)) + measure_jpeg2000(tiles, "demo", "test", (24, 28, 32))
-    write_atomically(out / "rd.json", (json.dumps(rows, indent=1) + "\n").encode())
+    write_atomically(out / "rd.json", f"{points_json(rows)}\n".encode())
     print_table(rows, "Rate and quality on the test tiles (bpp_file: all bytes; bpp_payload: without headers)")
     plot_rd(rows, out / "rd.png", title="32×32 tiles of coffee and chelsea")
     shown = data.evenly_spaced(tiles, SHOWN)

@@ -27,7 +27,8 @@ from vcinr.evaluation.classical import measure_jpeg, measure_jpeg2000
 from vcinr.evaluation.measure import measure
 from vcinr.model.finding import load
 from vcinr.provenance import provenance
-from vcinr.report.page import points_json, print_table, save_run
+from vcinr.report.records import points_json, save_run
+from vcinr.report.tables import print_table
 from vcinr.training.progress import Progress
 from vcinr.trees import write_atomically
 

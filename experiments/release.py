@@ -20,7 +20,7 @@ from typing import Any
 from vcinr.model.finding import load
 from vcinr.model.model import Model
 from vcinr.model.places import BUNDLED
-from vcinr.report.page import check_run
+from vcinr.report.records import check_run
 from vcinr.trees import write_atomically
 
 MAX_BYTES = 10_000_000
@@ -63,7 +63,7 @@ COLUMNS = (
 def release(workdir: str | Path, name: str, results: Sequence[str | Path], out: str | Path = BUNDLED) -> Path:
     """Writes the model of ``workdir`` and its card to ``out``/``name``, and returns that folder.
 
-    results: records of `vcinr.report.page.save_run`.   ValueError, and nothing written, where the model is not float16, is
+    results: records of `vcinr.report.records.save_run`.   ValueError, and nothing written, where the model is not float16, is
     not one that `experiments.train` made of a known data set, is larger than a bundled one may be, or was not what is recorded.
     """
     trained = load(Path(workdir) / "model")

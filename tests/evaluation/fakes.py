@@ -91,3 +91,13 @@ def points(codec="klt", curve=((0.5, 24.0), (1.0, 27.0), (2.0, 31.0), (4.0, 36.0
         }
         for k, (bpp, decibels) in enumerate(curve)
     ]
+
+
+def with_signals(rows, rates, decibels):
+    """Rows with values per signal, and the means that belong to them: rates and decibels are [points, signals]."""
+    made = []
+    for row, bpp, quality in zip(rows, np.asarray(rates, float), np.asarray(decibels, float), strict=True):
+        means = {"bpp_file": bpp.mean(), "bpp_payload": bpp.mean(), "psnr_db": quality.mean(), "num_signals": len(bpp)}
+        signals = {"bpp_file": bpp.tolist(), "bpp_payload": bpp.tolist(), "psnr_db": quality.tolist()}
+        made.append({**row, **means, "signals": signals})
+    return made

@@ -6,7 +6,7 @@ import pytest
 from tests.evaluation.fakes import HEADER, DeflatingModel, pictures
 from vcinr.evaluation.measure import MeasurementError, measure, rows_by_codec
 from vcinr.evaluation.metrics import mean_squared_error, psnr_db
-from vcinr.report.page import POINT_KEYS
+from vcinr.report.records import POINT_KEYS
 
 
 def test_every_count_is_that_of_the_files():

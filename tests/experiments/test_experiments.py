@@ -16,7 +16,7 @@ from experiments import demo, evaluate, train
 from tests.conftest import smooth_picture
 from vcinr.adaptation import long_fit as overfit
 from vcinr.datasets.catalogue import prepare
-from vcinr.report.page import load_runs
+from vcinr.report.records import load_runs
 
 ROOT = Path(__file__).parents[2]
 ABOUT = {"codec", "dataset", "split", "num_signals", "point", "model_bytes"}

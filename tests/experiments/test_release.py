@@ -13,7 +13,7 @@ from tests.tiny import hand_made
 from vcinr.evaluation.measure import measure
 from vcinr.model.model import Model
 from vcinr.model.places import model_folders
-from vcinr.report.page import save_run
+from vcinr.report.records import save_run
 
 COMMAND = "python -m experiments.train --config=configs/klt.py:demo --config.model_precision=float16 --workdir=DIR"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -35,6 +35,29 @@ def test_plot_refuses_nothing_and_foreign_units(tmp_path):
         plots.plot_reconstructions([], tmp_path / "x.png")
 
 
+def test_what_is_beside_ours_is_drawn_instead_of_its_means(tmp_path):
+    rows = points("contextual_inr") + points("jpeg2000", curve=((0.5, 20.0), (1.0, 22.0), (2.0, 24.0), (4.0, 26.0)))
+    line = {"jpeg2000": [(0.5, 23.0), (1.0, 26.0), (2.0, 30.0)]}
+    drawn = []
+    for name, beside in (("means.png", None), ("beside.png", line)):
+        plots.plot_rd(rows, tmp_path / name, beside=beside)
+        drawn.append((tmp_path / name).read_bytes())
+    assert drawn[0] != drawn[1]
+    # Its own means no longer matter at all.
+    plots.plot_rd(points("contextual_inr") + points("jpeg2000"), tmp_path / "other.png", beside=line)
+    assert (tmp_path / "other.png").read_bytes() == drawn[1]
+
+
+def test_the_summary_is_of_a_readmes_width_and_cut_to_our_rates(tmp_path):
+    lines = {"contextual_inr, measured": [(0.1, 26.0), (1.0, 34.0)], "BPG, published": [(0.2, 29.0), (0.9, 36.0)]}
+    plots.plot_summary(lines, tmp_path / "a.png", "24 pictures")
+    plots.plot_summary({**lines, "BPG, published": [(0.01, 10.0), *lines["BPG, published"]]}, tmp_path / "b.png", "24 pictures")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert 1000 < Image.open(tmp_path / "a.png").width < 1400
+    with pytest.raises(ValueError, match="no lines"):
+        plots.plot_summary({}, tmp_path / "x.png")
+
+
 def test_reconstructions_show_no_error_as_grey(tmp_path):
     # White pictures without error: nothing but the error column is grey.
     white = np.full((24, 24, 3), 255, np.uint8)

@@ -17,6 +17,8 @@ from vcinr.evaluation.bd_rate import MIN_POINTS, bd_rate_percent, psnr_at
 
 Rows = Sequence[Mapping[str, Any]]
 
+MIN_SHARE = 0.95
+
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
@@ -85,6 +87,20 @@ def bd_rates_percent(reference: Rows, test: Rows, rate: str) -> Difference:
             values.append(bd_rate_percent(one, other))
             indices.append(i)
     return Difference(np.array(values), np.array(indices, int), len(tests))
+
+
+def curve_beside(rows: Rows, reference: Rows, rate: str) -> list[tuple[float, float]]:
+    """The other codec at the rates of ours, signal by signal: (our mean rate, our mean PSNR less the mean gain), to be drawn.
+
+    So the vertical distance between the two curves is the mean of the signals' differences at equal rate. Points of ours at which
+    less than `MIN_SHARE` of the signals can be compared are left out. Arguments and errors as `bd_rates_percent`.
+    """
+    points = []
+    for row in sorted(rows, key=lambda row: row[rate]):
+        gains = gains_db(row, reference, rate)
+        if gains.mean is not None and len(gains.values) >= MIN_SHARE * gains.num_signals:
+            points.append((float(row[rate]), float(row["psnr_db"]) - gains.mean))
+    return points
 
 
 def _front(points: np.ndarray) -> np.ndarray:

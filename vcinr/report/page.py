@@ -1,72 +1,42 @@
-"""Tables of measured points for the terminal and for docs/results.md, and the committed files that the page is made of."""
+"""The page of results, rendered from committed records and studies."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from vcinr.evaluation.bd_rate import bd_rate_percent, curve_of, psnr_at
+from vcinr.evaluation.comparison import curve_beside, has_signals
 from vcinr.evaluation.measure import rows_by_codec
 from vcinr.evaluation.published import Curve, load
-from vcinr.provenance import provenance
-from vcinr.report.plots import display_name, plot_rd
+from vcinr.report.plots import display_name, plot_rd, plot_summary
+from vcinr.report.records import load_runs
 from vcinr.report.studies import load_studies, study_section
-from vcinr.trees import write_atomically
+from vcinr.report.tables import BARS, CLASSICAL, bd_table, comparison_table, markdown_table, spread_table
 
-RUN_KEYS = ("config", "command", "commit", "device", "date", "duration_s", "versions", "points", "notes")
-POINT_KEYS = (
-    "codec",
-    "dataset",
-    "split",
-    "num_signals",
-    "point",
-    "file_bytes",
-    "payload_bytes",
-    "bpp_file",
-    "bpp_container",
-    "bpp_payload",
-    "bpp_estimated",
-    "psnr_db",
-    "psnr_of_mean_mse_db",
-    "model_bytes",
+OURS = "contextual_inr"
+"""The bundled models' codec, whose files the others are drawn beside."""
+
+# Per measured data set: the published data set it is compared with, whose curves there, and the rate of its plot. Headers that
+# every file repeats would fill the plot of small pictures.
+_CIFAR10 = ("cifar10", ("coinpp", "recombiner", "bpg444", "balle2018_hyperprior", "cheng2020_anchor"), "bpp_payload")
+_KODAK = (
+    "coinpp",
+    "mscn",
+    "recombiner",
+    "vcinr",
+    "bpg444",
+    "balle2017_factorized_compressai",
+    "balle2018_hyperprior_compressai",
+    "cheng2020_anchor_compressai",
 )
-
-CLASSICAL = ("jpeg", "jpeg2000")
-
-# Which published data set a measured one is compared with, and whose curves there.
-COMPARED = {
-    "cifar10": ("cifar10", ("coinpp", "recombiner", "bpg444")),
-    "cifar10_small": ("cifar10", ("coinpp", "recombiner", "bpg444")),
-    "kodak": ("kodak", ("coinpp", "mscn", "recombiner", "vcinr", "bpg444")),
-}
-BARS = ("klt", "jpeg2000")
-"""Measured codecs that the others are compared with, beside published curves."""
+COMPARED = {"cifar10": _CIFAR10, "cifar10_small": _CIFAR10, "kodak": ("kodak", _KODAK, "bpp_file")}
+SUMMARY = {"kodak": ("vcinr", "bpg444")}
+"""Data sets with a second, plain plot, and the published curves in it."""
 REMARKS = {
     "cifar10_small": "The published curves are of all 10,000 test pictures, the measured points of the part that this set holds."
 }
-
-# Heading, key (the first that a row has), format.
-COLUMNS = (
-    ("codec", ("codec",), "s"),
-    ("λ / quality", ("lambda", "quality", "name"), "g"),
-    ("bytes", ("file_bytes",), ".1f"),
-    ("bpp_file", ("bpp_file",), ".3f"),
-    ("bpp_container", ("bpp_container",), ".3f"),
-    ("bpp_payload", ("bpp_payload",), ".3f"),
-    ("bpp_estimated", ("bpp_estimated",), ".3f"),
-    ("PSNR dB", ("psnr_db",), ".2f"),
-    ("of mean MSE", ("psnr_of_mean_mse_db",), ".2f"),
-    ("float", ("psnr_float_db",), ".2f"),
-    ("model bytes", ("model_bytes",), ",d"),
-)
-NARROW, WIDE = 8, 120
 
 PREAMBLE = """# Results
 
@@ -85,160 +55,88 @@ that were decoded again, every quality on what they decode to. Counts are means 
 | float | as PSNR dB, of the decoded floats, neither clamped nor rounded |
 | model bytes | the model that encoder and decoder share; no rate counts it |
 
-Published curves are interpolated (monotone cubic over the logarithm of the rate) at the measured rates and never
-extrapolated: – stands where a curve does not reach. What each counts as its rate is said under its table; most are estimates
-without any header, so the comparison at `bpp_payload` is the like-for-like one, and that at `bpp_file` what a user pays.
+How codecs are compared at equal rate:
+
+* With a **measured** codec, signal by signal: its curve of that very signal is interpolated (monotone cubic over the logarithm of
+  the rate, never extrapolated) at that signal's rate, and the differences are averaged; (n of N) says how many of the N signals
+  could be compared, where not all. Means over signals at one setting per codec must not be compared: JPEG 2000's setting is a
+  quality, ours a λ, and the same mean rate is spread over the signals otherwise. So plots draw measured codecs beside
+  `contextual_inr` at the rates of its files, where the records hold values per signal.
+* With a **published** curve, at the mean rate, for no more is published. What each counts as its rate, and what its points are
+  means of, is said under the table. Our points are means of rates and of PSNRs at one λ for all signals. Most published rates
+  are estimates without any header, so `bpp_payload` compares like with like and `bpp_file` is what a user pays.
+
+Codecs by name: `contextual_inr` is that of the bundled models, a *linear* field whose latents are coded with a context prior;
+"VC-INR (this code)" is the system of the VC-INR paper in this project's implementation and training, "VC-INR, published" its
+authors' curve.
 """
 
 
-def save_run(
-    path: str | os.PathLike,
-    points: Sequence[Mapping[str, Any]],
-    config: str,
-    command: str,
-    duration_s: float | int,
-    notes: str = "",
-    source: Mapping[str, Any] | None = None,
-    training_commit: str | None = None,
-) -> dict[str, Any]:
-    """Writes measured points with what produced them as JSON, and returns what was written.
+STUDIES = """# Studies
 
-    points: rows of `vcinr.evaluation.measure`. config: name of the configuration. command: what was run, without paths that mean
-    nothing elsewhere.
-    duration_s: how long that took, training included where it trained. notes: anything that a reader must know.
-    source: `vcinr.provenance.provenance` of when the measuring began; None: of now. training_commit: what trained the model, the
-    ``git_revision`` of the last of ``model.info["starts"]``; it is kept where the measuring commit is another.
-    Raises ValueError where a point lacks a key.
-    """
-    source = provenance() if source is None else source
-    run = {
-        "config": config,
-        "command": command,
-        **source,
-        **({"training_commit": training_commit} if training_commit not in (None, source["commit"]) else {}),
-        "duration_s": round(float(duration_s), 1),
-        "notes": notes,
-        "points": [dict(row) for row in points],
-    }
-    check_run(run, os.fspath(path))
-    about = {key: value for key, value in run.items() if key != "points"}
-    head = json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, f'{head[:-2]},\n  "points": {points_json(points)}\n}}\n'.encode())
-    return run
-
-
-def points_json(points: Sequence[Mapping[str, Any]]) -> str:
-    """Measured points as a JSON list, one point per line: values per signal on lines of their own would run to pages."""
-    return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in points) + "\n]"
-
-
-def check_run(run: Any, name: str) -> None:
-    """Raises ValueError that names the file and what is wrong where `run` is not what `save_run` writes."""
-    if not isinstance(run, Mapping):
-        raise ValueError(f"{name}: a run is a JSON object with {', '.join(RUN_KEYS)}")
-    missing = [key for key in RUN_KEYS if key not in run]
-    if missing:
-        raise ValueError(f"{name}: lacks {', '.join(missing)}; write it with vcinr.report.page.save_run")
-    if not run["points"]:
-        raise ValueError(f"{name}: holds no points")
-    for index, row in enumerate(run["points"]):
-        missing = [key for key in POINT_KEYS if key not in row]
-        if missing:
-            raise ValueError(f"{name}: point {index} lacks {', '.join(missing)}; measure it with vcinr.evaluation")
-
-
-def load_runs(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
-    """All runs of a folder by file name without its ending, sorted. Raises FileNotFoundError where there is none."""
-    paths = sorted(Path(folder).glob("*.json"))
-    if not paths:
-        raise FileNotFoundError(f"no measured points (*.json) in {folder}: write some with python -m experiments.evaluate")
-    runs = {}
-    for path in paths:
-        try:
-            runs[path.stem] = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path.name}: not JSON ({error})") from error
-        check_run(runs[path.stem], path.name)
-    return runs
-
-
-def print_table(points: Sequence[Mapping[str, Any]], title: str = "", console: Console | None = None) -> None:
-    """Prints measured points as a table; columns that are empty for all of them are left out.
-
-    A console of less than `WIDE` columns, such as a plain terminal, gets the first `NARROW` columns of the table only, so that no
-    number is cut.
-    """
-    console = console or Console()
-    headings, rows = _cells(points, COLUMNS if console.width >= WIDE else COLUMNS[:NARROW])
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", padding=0)
-    for index, heading in enumerate(headings):
-        heading = heading.replace("bpp_", "bpp_\n").replace("/ ", "/\n").replace("PSNR ", "PSNR\n")
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index > 0, vertical="bottom")
-    previous = None
-    for row in rows:
-        if previous is not None and row[0] != previous:
-            table.add_section()
-        previous = row[0]
-        table.add_row(*row)
-    console.print(table)
-
-
-def markdown_table(points: Sequence[Mapping[str, Any]]) -> str:
-    """Measured points as a Markdown table; columns that are empty for all of them are left out."""
-    headings, rows = _cells(points, COLUMNS)
-    return _markdown([f"`{name}`" if name.startswith("bpp") else name for name in headings], rows)
-
-
-def comparison_table(points: Sequence[Mapping[str, Any]], curves: Sequence[Curve], rate: str) -> str:
-    """Measured quality beside that of `BARS` among the points and of published curves at the same rate, as a Markdown table.
-
-    rate: ``bpp_file`` or ``bpp_payload``. Each curve has a column with its PSNR there and, in brackets, how far the measured
-    point lies above it; – outside the curve's rates. Raises ValueError where a point has no such rate.
-    """
-    measured = rows_by_codec(points)
-    bars = {display_name(codec): curve_of(measured[codec], rate) for codec in BARS if codec in measured and len(measured) > 1}
-    others = bars | {f"{display_name(curve.codec)}, published": curve.points for curve in curves}
-    rows = []
-    for codec, group in measured.items():
-        if group[0]["codec"] in CLASSICAL:
-            continue
-        for bpp, decibels in curve_of(group, rate):
-            cells = [display_name(codec), f"{bpp:.3f}", f"{decibels:.2f}"]
-            for name, curve in others.items():
-                there = None if name == cells[0] else psnr_at(curve, bpp)
-                cells.append("–" if there is None else f"{there:.2f} ({decibels - there:+.2f})")
-            rows.append(cells)
-    return _markdown(["codec", f"`{rate}`", "PSNR dB", *others], rows)
-
-
-def bd_table(points: Sequence[Mapping[str, Any]], curves: Sequence[Curve], rate: str) -> str:
-    """BD-rates between measured codecs and against published curves, in percent, as a Markdown table.
-
-    A row's codec needs that much more (+) or less (−) rate than the column's; – where Bjøntegaard's measure is not defined.
-    """
-    groups = {codec: curve_of(rows, rate) for codec, rows in rows_by_codec(points).items()}
-    references = [(display_name(codec), curve) for codec, curve in groups.items()]
-    references += [(f"{display_name(curve.codec)}, published", curve.points) for curve in curves]
-    rows = []
-    for codec, curve in groups.items():
-        cells = [display_name(codec)]
-        for name, reference in references:
-            try:
-                cells.append("" if name == cells[0] else f"{bd_rate_percent(reference, curve):+.1f} %")
-            except ValueError:
-                cells.append("–")
-        rows.append(cells)
-    return _markdown(["codec", *(f"against {name}" for name, _ in references)], rows)
+Questions put to the methods themselves, each by one command, at the commit named beside it; of those whose experiment has been
+deleted since, that commit has it.
+"""
 
 
 def render_results(folder: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
-    """Renders the page of results from committed runs, with one plot a data set, and returns the files written.
+    """Renders the page of results from committed runs, with one or two plots per data set, and returns the files written.
 
-    folder: holds the JSON files of `save_run`, and takes the plots (`<dataset>_<split>.png`). out: the Markdown page.
+    folder: holds the JSON files of `vcinr.report.records.save_run`, and takes the plots (`<dataset>_<split>.png`, and
+    `<dataset>_summary.png` for those in `SUMMARY`). out: the Markdown page.
     The same files give the same page. Raises FileNotFoundError for an empty folder, ValueError for a damaged file.
     """
     folder, out = Path(folder), Path(out)
     runs = load_runs(folder)
+    page, written = [PREAMBLE], []
+    for (dataset, split), points in sorted(_sections(runs).items()):
+        published, names, rate = COMPARED.get(dataset, ("", (), "bpp_file"))
+        curves = [load(name, published) for name in names]
+        plot = folder / f"{dataset}_{split}.png"
+        plot_rd(points, plot, curves, f"{dataset}, {split}, {_counts(points)}", beside_ours(points, rate), rate)
+        written.append(plot)
+        if dataset in SUMMARY and (lines := _summary(points, dataset)):
+            plot_summary(lines, folder / f"{dataset}_summary.png", f"{_counts(points)} of {dataset}, {split}")
+            written.append(folder / f"{dataset}_summary.png")
+        link = Path(os.path.relpath(plot, out.parent)).as_posix()
+        page.append(_section(dataset, split, points, curves, link, runs))
+    studies = load_studies(folder / "studies")
+    if studies:
+        page.append(STUDIES)
+        base = Path(os.path.relpath(folder / "studies", out.parent)).as_posix()
+        page += [study_section(study, base) for study in studies]
+    out.write_text("\n".join(page), encoding="utf-8")
+    return [*written, out]
+
+
+def beside_ours(points: Sequence[Mapping[str, Any]], rate: str) -> dict[str, list[tuple[float, float]]]:
+    """Curves of the measured codecs in `BARS` at the rates of our files, by codec; empty without values per signal."""
+    measured = rows_by_codec(points)
+    ours = _ours(measured)
+    if not ours:
+        return {}
+    others = {codec: measured[codec] for codec in BARS if codec in measured and has_signals(measured[codec])}
+    return {codec: curve for codec, rows in others.items() if len(curve := curve_beside(ours, rows, rate)) > 1}
+
+
+def _ours(measured: Mapping[str, list[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    return next((rows for rows in measured.values() if rows[0]["codec"] == OURS and has_signals(rows)), [])
+
+
+def _summary(points: Sequence[Mapping[str, Any]], dataset: str) -> dict[str, list[tuple[float, float]]]:
+    # Lines by label, ours first; nothing where ours is not measured.
+    ours = _ours(rows_by_codec(points))
+    if not ours:
+        return {}
+    lines = {f"{OURS}, measured": [(row["bpp_file"], row["psnr_db"]) for row in ours]}
+    others = beside_ours(points, "bpp_file")
+    lines |= {f"{display_name(codec)}, measured": others[codec] for codec in ("klt", "jpeg2000") if codec in others}
+    published = [load(name, COMPARED[dataset][0]) for name in SUMMARY[dataset]]
+    return lines | {f"{display_name(curve.codec)}, published": list(curve.points) for curve in published}
+
+
+def _sections(runs: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    # The points of all runs by data set and split.
     sections: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for stem, run in runs.items():
         for row in run["points"]:
@@ -246,23 +144,7 @@ def render_results(folder: str | os.PathLike, out: str | os.PathLike) -> list[Pa
             # What needs no training is measured alike in every run that measures it.
             if row["codec"] not in CLASSICAL or row not in ({k: v for k, v in seen.items() if k != "run"} for seen in section):
                 section.append(row | {"run": stem})
-    page, written = [PREAMBLE], []
-    for (dataset, split), points in sorted(sections.items()):
-        points = _labelled(points)
-        published, names = COMPARED.get(dataset, ("", ()))
-        curves = [load(name, published) for name in names]
-        plot = folder / f"{dataset}_{split}.png"
-        plot_rd(points, plot, curves, f"{dataset}, {split}, {_counts(points)}")
-        written.append(plot)
-        link = Path(os.path.relpath(plot, out.parent)).as_posix()
-        page.append(_section(dataset, split, points, curves, link, runs))
-    studies = load_studies(folder / "studies")
-    if studies:
-        page.append("# Studies\n\nQuestions put to the methods themselves, each by one command.\n")
-        base = Path(os.path.relpath(folder / "studies", out.parent)).as_posix()
-        page += [study_section(study, base) for study in studies]
-    out.write_text("\n".join(page), encoding="utf-8")
-    return [*written, out]
+    return {key: _labelled(points) for key, points in sections.items()}
 
 
 def _section(
@@ -277,16 +159,31 @@ def _section(
     learned = [row for row in points if row["codec"] not in CLASSICAL]
     if curves and learned:
         for rate in ("bpp_payload", "bpp_file"):
-            parts += [f"### Beside other curves, at equal `{rate}`", comparison_table(points, curves, rate)]
-        parts.append(f"In brackets: how far the measured point lies above the curve, in dB. {REMARKS.get(dataset, '')}".strip())
-        parts.append("\n".join(f"* {display_name(c.codec)}: rate is {c.rate_kind}. Source: {c.source}." for c in curves))
+            parts += [f"### Above or below other codecs, at equal `{rate}`", comparison_table(points, curves, rate)]
+        parts.append(
+            "How far the measured point lies above (+) or below (−) the other, in dB: measured codecs signal by signal, "
+            f"published ones at the mean rate. {REMARKS.get(dataset, '')}".strip()
+        )
+        parts.append("\n".join(map(published_line, curves)))
+    measured = rows_by_codec(points)
+    if (ours := _ours(measured)) and has_signals(jpeg2000 := measured.get("jpeg2000", [])) and jpeg2000:
+        rate = COMPARED.get(dataset, ("", (), "bpp_file"))[2]
+        parts += [f"### `{OURS}` above JPEG 2000, signal by signal at equal `{rate}`, in dB", spread_table(ours, jpeg2000, rate)]
     parts += ["### BD-rate at `bpp_payload`", bd_table(points, curves, "bpp_payload")]
     parts.append(
-        "Rate needed beyond (+) or below (−) the column's at equal PSNR; – where curves share no quality or do not rise."
+        "Rate needed beyond (+) or below (−) the column's at equal PSNR: against measured codecs the mean of the signals' own "
+        "BD-rates; ~ of the mean curves, where a record holds no values per signal; against published ones of the mean curves; "
+        "– where curves share no quality or do not rise."
     )
     parts.append("### How it was measured")
     parts.append("\n".join(_said(stem, runs[stem]) for stem in dict.fromkeys(row["run"] for row in points)))
     return "\n\n".join(parts) + "\n"
+
+
+def published_line(curve: Curve) -> str:
+    """What a published curve's rates and points are, and where they are from, as an item of a Markdown list."""
+    average = curve.average or "the source does not say of what"
+    return f"* {display_name(curve.codec)}: rate is {curve.rate_kind}; points are means: {average}. Source: {curve.source}."
 
 
 def _said(stem: str, run: Mapping[str, Any]) -> str:
@@ -309,27 +206,3 @@ def _labelled(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _counts(points: Sequence[Mapping[str, Any]]) -> str:
     return " or ".join(str(count) for count in sorted({row["num_signals"] for row in points})) + " signals"
-
-
-def _cells(
-    points: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, tuple[str, ...], str]]
-) -> tuple[list[str], list[list[str]]]:
-    table = []
-    for heading, keys, spec in columns:
-        values = [next((row[key] for key in keys if row.get(key) is not None), None) for row in points]
-        if any(value is not None for value in values):
-            table.append((heading, [_cell(value, spec) for value in values]))
-    labels = [display_name(row.get("label", row["codec"])) for row in points]
-    cells = [labels, *(column for _, column in table[1:])]
-    return [heading for heading, _ in table], [list(row) for row in zip(*cells, strict=True)]
-
-
-def _cell(value: Any, spec: str) -> str:
-    if value is None:
-        return "–"
-    return str(value) if isinstance(value, str) else format(value, spec)
-
-
-def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = "|---" + "|--:" * (len(headings) - 1) + "|"
-    return "\n".join(["| " + " | ".join(headings) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)])

@@ -42,7 +42,16 @@ NAMES = {
     "vcinr": "VC-INR",
     "recombiner": "RECOMBINER",
     "bpg444": "BPG 4:4:4",
+    "balle2017_factorized_compressai": "Ballé 2017",
+    "balle2018_hyperprior_compressai": "Ballé 2018",
+    "balle2018_hyperprior": "Ballé 2018",
+    "cheng2020_anchor_compressai": "Cheng 2020",
+    "cheng2020_anchor": "Cheng 2020",
 }
+
+
+Line = Sequence[tuple[float, float]]
+"""(rate, PSNR in dB) points."""
 
 
 def display_name(codec: str) -> str:
@@ -56,15 +65,20 @@ def plot_rd(
     path: str | os.PathLike,
     published: Sequence[Curve] = (),
     title: str = "",
+    beside: Mapping[str, Line] | None = None,
+    rate: str = "bpp_file",
 ) -> None:
     """Draws quality against rate and writes it as PNG.
 
-    points: measured rows of any codecs (`vcinr.evaluation.measure`), one colour a codec: its `bpp_file` with a solid line and
-    filled markers, its `bpp_payload`, where that is not the same, with a thin line and hollow ones. published: curves in
-    bpp, dashed, each with its `rate_kind` in the legend, cut to twice the span of the measured rates. Rates are on a
-    logarithmic axis; quality is the mean PSNR after rounding to 8 bits. Raises ValueError where there is no point, or a
-    curve of another unit.
+    points: measured rows of any codecs (`vcinr.evaluation.measure`), one colour per codec: its `bpp_file` with a solid line and
+        filled markers, its `bpp_payload`, where that is not the same, with a thin line and hollow ones.
+    published: curves in bpp, dashed, each with its `rate_kind` in the legend, cut to twice the span of the measured rates.
+    beside: measured codecs, by label or name, whose means are not drawn but these lines: their quality at the rates of the other
+        codec's files, signal by signal (`vcinr.evaluation.comparison.curve_beside`), in units of ``rate``.
+    Rates are on a logarithmic axis; quality is the mean PSNR after rounding to 8 bits. Raises ValueError where there is no point,
+    or a curve of another unit.
     """
+    beside = beside or {}
     if not points:
         raise ValueError("nothing to plot: no measured points")
     for curve in published:
@@ -72,12 +86,19 @@ def plot_rd(
             raise ValueError(f"{curve.codec} on {curve.dataset} is in {curve.unit_rate}, not bpp: leave it out of this plot")
     figure = Figure(figsize=(10.5, 5.6), layout="constrained")
     axes = figure.add_subplot()
-    rates = [row[key] for row in points for key in ("bpp_file", "bpp_payload") if row.get(key)]
+    own = [row for row in points if row.get("label", row["codec"]) not in beside]
+    rates = [row[key] for row in own for key in ("bpp_file", "bpp_payload") if row.get(key)]
     low, high = min(rates), max(rates)
     for index, (codec, rows) in enumerate(rows_by_codec(points).items()):
         # As many markers as colours: the second round pairs them otherwise.
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
-        _draw_measured(axes, display_name(codec), rows, colour, marker)
+        if codec in beside:
+            label = textwrap.fill(f"{display_name(codec)}, measured: at the same {rate}, signal by signal", 46)
+            axes.plot(
+                *zip(*beside[codec], strict=True), color=colour, marker=marker, markersize=4, linewidth=1.6, label=label, zorder=3
+            )
+        else:
+            _draw_measured(axes, f"{display_name(codec)}, measured", rows, colour, marker)
     styles = zip(itertools.cycle(PUBLISHED_GREYS), itertools.cycle(PUBLISHED_DASHES), strict=False)
     for curve, (colour, dashes) in zip(published, styles, strict=False):
         shown = [point for point in curve.points if low / 2 <= point[0] <= 2 * high]
@@ -98,6 +119,46 @@ def plot_rd(
         axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
     figure.legend(loc="outside right upper", fontsize=8, frameon=False, labelspacing=0.9)
     _write(figure, path)
+
+
+def plot_summary(lines: Mapping[str, Line], path: str | os.PathLike, title: str = "") -> None:
+    """Draws a few curves of quality against rate, to be read at the width of a README, and writes them as PNG.
+
+    lines: (bpp, PSNR in dB) points by name, ours first, which is drawn strongest; names that end in "published" are dashed.
+    All are cut to our rates. Raises ValueError where there is no line.
+    """
+    if not lines:
+        raise ValueError("nothing to plot: no lines")
+    figure = Figure(figsize=(7.6, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    low, high = (bound(rate for rate, _ in next(iter(lines.values()))) for bound in (min, max))
+    for index, (name, line) in enumerate(lines.items()):
+        shown = sorted(point for point in line if low <= point[0] <= high)
+        if not shown:
+            continue
+        published = name.endswith("published")
+        axes.plot(
+            *zip(*shown, strict=True),
+            color=COLOURS[index % len(COLOURS)],
+            linestyle=(0, (4, 2)) if published else "-",
+            linewidth=2.6 if index == 0 else 1.8,
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=6 if index == 0 else 4.5,
+            zorder=4 if index == 0 else 3,
+            label=name,
+        )
+    axes.set_xscale("log")
+    _format_rates(axes)
+    axes.set_xlabel("bits per pixel, whole files (logarithmic)", fontsize=11)
+    axes.set_ylabel("PSNR, dB", fontsize=11)
+    axes.tick_params(labelsize=10.5)
+    axes.grid(which="major", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", fontsize=10.5, frameon=False)
+    if title:
+        axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
+    _write(figure, path, dpi=160)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +248,7 @@ def _format_rates(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _write(figure: Figure, path: str | os.PathLike) -> None:
+def _write(figure: Figure, path: str | os.PathLike, dpi: int = 100) -> None:
+    figure.set_dpi(dpi)
     # Without the version of Matplotlib in it, the same points give the same file.
     FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})

@@ -27,7 +27,7 @@ def _batch(step, size=8):
 
 
 def test_devices_and_processes_change_nothing(tmp_path, start_worker, finish):
-    """Eight devices, and two processes of two, end where one device does: latents, second-order gradient, parameters."""
+    """Eight devices, and two processes of two, end where one device does: latents, second-order gradient, parameters, states."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -39,7 +39,7 @@ def test_devices_and_processes_change_nothing(tmp_path, start_worker, finish):
     for worker in workers:
         finish(worker)
     one = np.load(tmp_path / "one.npz")
-    assert {"latents", "gradient/log_step", "params/latent", "average/out"} <= set(one.files)
+    assert {"latents", "gradient/log_step", "params/latent", "average/out", "signals/0", "shared/0"} <= set(one.files)
     for name in ("eight", "p0", "p1"):
         other = np.load(tmp_path / f"{name}.npz")
         for key in one.files:

@@ -12,7 +12,9 @@ import numpy as np
 from vcinr import devices
 from vcinr.training import optimisers, stages, state
 from vcinr.training.checkpoints import Checkpoints
+from vcinr.training.host_update import with_host_update
 from vcinr.training.run import train
+from vcinr.training.signals import epoch_batch, init_signals, initial_values
 
 
 def five_steps(out: str) -> None:
@@ -43,10 +45,32 @@ def five_steps(out: str) -> None:
     step = stages.make_step(stage, optimiser, mesh)
     for index in range(config.num_steps):
         current, metrics = step(current, frozen, batch(index))
+    shared, signals = five_posterior_steps(mesh)
+    found |= {f"signals/{place}": value for place, value in enumerate(jax.tree.leaves(signals))}
+    found |= {f"shared/{place}": value for place, value in enumerate(jax.tree.leaves(shared))}
     trees = {"gradient": gradients, "params": current.params, "average": current.aux["average"], "metrics": metrics}
     for name, tree in trees.items():
         found |= {f"{name}/{leaf}": value for leaf, value in jax.device_get(tree).items()}
     np.savez(out, **found)
+
+
+def five_posterior_steps(mesh):
+    """What is shared, and all that is kept per signal, after five updates and one on the host."""
+    config = dataclasses.replace(fakes.CONFIG, num_steps=5, batch_size=16, microbatch=2, warmup_steps=1)
+    stage = fakes.posterior_stage(config, num_signals=40)
+    source = stage.examples({}, fakes.Patches(np.float64))
+    optimiser = optimisers.make_optimiser(config)
+    values = jax.tree.map(np.float64, initial_values(stage, jax.random.key(5), {}, source))
+    shared = jax.tree.map(np.float64, stage.init(None, {}, source))
+    current = state.init_state(config, optimiser, shared, jax.random.key(2), signals=init_signals(stage, values))
+    current = devices.replicate(jax.device_get(current), mesh)
+    step, rows = stages.make_step(stage, optimiser, mesh), devices.local_rows(config.batch_size, mesh)
+    for index in range(config.num_steps):
+        batch = epoch_batch(source, [1, 2, 0], index, config.batch_size)
+        current, _ = step(current, {}, devices.shard_batch({name: array[rows] for name, array in batch.items()}, mesh))
+        if index == 2:
+            current = with_host_update(stage, current, index + 1, mesh)
+    return jax.device_get((current.params, current.aux["signals"]))
 
 
 def train_fake(out: str) -> None:

@@ -22,7 +22,7 @@ from vcinr.training.host_update import with_host_update
 from vcinr.training.metrics_log import MetricsLog
 from vcinr.training.optimisers import make_optimiser, make_schedule
 from vcinr.training.progress import Progress
-from vcinr.training.signals import check_signals, epoch_batch, init_signals
+from vcinr.training.signals import check_source, epoch_batch, init_signals, initial_values
 from vcinr.training.stages import make_step, make_validation
 from vcinr.training.state import COLLAPSED, NON_FINITE, TrainState, init_state, with_attempt
 from vcinr.trees import load_tree, save_tree
@@ -78,10 +78,11 @@ def run_stage(
             progress.finish()
         else:
             source = make_examples(params, patches)
-            trainable, signals = stage.init(init_key, params, source), None
+            signals = None
             if stage.per_signal is not None:
-                signals = stage.per_signal.init(jax.random.fold_in(init_key, 1), params, source)
-                check_signals(stage, signals, source)
+                check_source(stage, source)
+                signals = initial_values(stage, jax.random.fold_in(init_key, 1), params, source)
+            trainable = stage.init(init_key, params, source)
             held_out = make_examples(params, validation) if validation is not None and stage.training.eval_every else None
             run = _Run(stage, stage.frozen(params), source, held_out, folder, seed, index, progress)
             result = stage.finish(params, *run.optimise(trainable, signals, train_key))

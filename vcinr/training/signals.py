@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vcinr.stage import ArrayExamples, Stage
+from vcinr.stage import ArrayExamples, Params, Stage
 
 INDEX = "index"
 
@@ -20,7 +20,8 @@ INDEX = "index"
 class SignalStates:
     """What a stage keeps per signal; every leaf has a leading axis, n for all signals or b for those of one batch.
 
-    values: the state itself, a tree of [n, …].   opt_state: Adam's moments and step counts.
+    values: the state itself, a tree of [n, …].
+    opt_state: Adam's moments and step counts.
     updates: int32 [n], updates made so far.
     """
 
@@ -29,15 +30,8 @@ class SignalStates:
     updates: Any
 
 
-def init_signals(stage: Stage, values: Any) -> SignalStates:
-    """States before the first update. values: what `PerSignal.init` has made."""
-    values = jax.tree.map(jnp.array, values)
-    num_signals = len(jax.tree.leaves(values)[0])
-    return SignalStates(values, jax.vmap(_optimiser(stage).init)(values), jnp.zeros(num_signals, jnp.int32))
-
-
-def check_signals(stage: Stage, values: Any, source: Any) -> None:
-    """Raises ValueError where the source, the batch or the state does not fit a stage with state per signal."""
+def check_source(stage: Stage, source: Any) -> None:
+    """Raises ValueError where the examples do not suit a stage with state per signal."""
     if not isinstance(source, ArrayExamples):
         raise ValueError(
             f"stage {stage.name!r} has state per signal, which needs examples in a fixed order such as an ArraySource; "
@@ -50,10 +44,23 @@ def check_signals(stage: Stage, values: Any, source: Any) -> None:
             f"stage {stage.name!r} has {len(source)} signals for a batch of {stage.training.batch_size} different ones; "
             "lower its batch_size"
         )
+
+
+def initial_values(stage: Stage, key: jax.Array, params: Params, source: ArrayExamples) -> Any:
+    """The state of all signals at the start, a tree of [n, …]; ValueError where `PerSignal.init` makes another shape."""
+    values = stage.per_signal.init(key, params, source)
     wrong = [np.shape(leaf) for leaf in jax.tree.leaves(values) if np.shape(leaf)[:1] != (len(source),)]
     if wrong or not jax.tree.leaves(values):
         shapes = f"of shape {wrong[0]}" if wrong else "without arrays"
         raise ValueError(f"stage {stage.name!r} has state per signal {shapes}; it needs a leading axis of {len(source)} signals")
+    return values
+
+
+def init_signals(stage: Stage, values: Any) -> SignalStates:
+    """States before the first update. values: what `initial_values` returns."""
+    values = jax.tree.map(jnp.array, values)
+    num_signals = len(jax.tree.leaves(values)[0])
+    return SignalStates(values, jax.vmap(_optimiser(stage).init)(values), jnp.zeros(num_signals, jnp.int32))
 
 
 def epoch_batch(source: ArrayExamples, seed: Sequence[int], step: int, size: int) -> dict[str, np.ndarray]:

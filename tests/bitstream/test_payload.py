@@ -24,7 +24,7 @@ from vcinr.bitstream.payload import (
     ordered_streams,
 )
 from vcinr.codec import Code, Codec
-from vcinr.entropy.range_coder import CodingError, Table, Uniform
+from vcinr.entropy.range_coder import CodingError, RawBits, Table
 from vcinr.entropy.tables import Tables
 from vcinr.signals.signal import Grid
 
@@ -50,7 +50,7 @@ class TwoStreams(Codec):
     def symbol_model(self, params, point, grid, meta, decoded, name):
         self.seen.append((name, sorted(decoded)))
         if name == "mode":
-            return Uniform(4, grid.num_patches)
+            return RawBits(4, grid.num_patches)
         # A new object each time: coding may depend on what tables say, never on which object says it.
         tables = Tables.from_arrays(params["tables"].to_arrays())
         return Table(tables, np.repeat(decoded["mode"] // 8, 2))
@@ -222,7 +222,7 @@ class ManySymbols(TwoStreams):
     """Symbols of no bits: any number of them in no bytes."""
 
     def symbol_model(self, params, point, grid, meta, decoded, name):
-        return Uniform(0, meta["offset"])
+        return RawBits(0, meta["offset"])
 
 
 def test_symbols_are_limited_over_all_signals_and_streams_before_they_take_memory():
@@ -315,12 +315,12 @@ def test_another_process_decodes_the_documented_payload(tmp_path):
     script = """
 import sys, pathlib, numpy as np
 from vcinr.bitstream import container
-from vcinr.entropy.range_coder import Decoder, Table, Uniform
+from vcinr.entropy.range_coder import Decoder, Table, RawBits
 from vcinr.entropy.tables import Tables
 folder = pathlib.Path(sys.argv[1])
 frame = container.read((folder / "file").read_bytes(), {"offset": "int", "scale": "float32"})
 decoder = Decoder(frame.payload)
-mode = decoder.decode(Uniform(4, 2))
+mode = decoder.decode(RawBits(4, 2))
 latent = decoder.decode(Table(Tables.from_arrays(dict(np.load(folder / "tables.npz"))), np.repeat(mode // 8, 2)))
 decoder.finish()
 container.check(frame, [mode, latent])

@@ -34,7 +34,7 @@ from vcinr.codecs.coin import (
     num_weights,
     to_symbols,
 )
-from vcinr.entropy.range_coder import Uniform
+from vcinr.entropy.range_coder import RawBits
 from vcinr.model.finding import find_by_fingerprint, load
 from vcinr.model.model import make_model
 from vcinr.model.places import ModelError
@@ -354,7 +354,7 @@ def test_weights_are_float16_patterns():
     with pytest.raises(ValueError, match="left the range of float16"):
         to_symbols(np.array([1e5]))
     meta = {"depth": 1, "width": 1, "omega_0": 1}
-    assert Coin().symbol_model({}, 0, grid_of(Coin(), (4, 4)), meta, {}, "weights") == Uniform(16, 9)
+    assert Coin().symbol_model({}, 0, grid_of(Coin(), (4, 4)), meta, {}, "weights") == RawBits(16, 9)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vcinr.entropy.range_coder import CodingError, Decoder, Encoder, Table, Uniform, model_count, symbol_bits
+from vcinr.entropy.range_coder import CodingError, Decoder, Encoder, RawBits, Table, model_count, symbol_bits
 from vcinr.entropy.tables import ESCAPE_LENGTHS, TOTAL, Tables, frequencies_from_masses
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
@@ -116,7 +116,7 @@ def test_any_int32_round_trips_through_any_tables(seed, symbols, num_tables):
 @given(st.integers(0, 31), st.integers(0, 2**32 - 1), st.integers(0, 50))
 def test_fixed_width_symbols_round_trip(bits, seed, count):
     symbols = np.random.default_rng(seed).integers(0, 2**bits, count)
-    model = Uniform(bits, count)
+    model = RawBits(bits, count)
     data = encoded([(symbols, model)])
     assert len(data) <= -(-bits * count // 8) + 1
     decoder = Decoder(data)
@@ -132,7 +132,7 @@ def test_a_decoder_written_from_the_specification_agrees(seed, wild, bits):
     index = rng.integers(0, 3, 30 + len(wild))
     symbols = np.concatenate([draw(rng, tables, index[:30]), np.array(wild, np.int32)])
     fixed = rng.integers(0, 2**bits, 7)
-    data = encoded([(symbols, Table(tables, index)), (fixed, Uniform(bits, 7))])
+    data = encoded([(symbols, Table(tables, index)), (fixed, RawBits(bits, 7))])
     reader = SpecifiedDecoder(data)
     parts = (array.tolist() for array in (tables.first, tables.sizes, tables.frequencies, index))
     assert reader.table(*parts) == symbols.tolist()
@@ -143,8 +143,8 @@ def test_golden_bytes():
     tables = Tables(np.array([-1, 0]), np.array([4, 2]), np.array([16384, 32768, 16000, 384, 65535, 1]))
     symbols, index = np.array([0, -1, 0, 5, 0, 1, 0, -70000]), np.array([0, 0, 1, 0, 1, 0, 0, 1])
     assert encoded([(symbols, Table(tables, index))]).hex() == "5ffcc9b037947d7c"
-    assert encoded([([9, 3], Uniform(4, 2)), ([0x12345678], Uniform(31, 1))]).hex() == "9356782467"
-    assert encoded([([0, 0], Uniform(16, 2))]) == b""
+    assert encoded([([9, 3], RawBits(4, 2)), ([0x12345678], RawBits(31, 1))]).hex() == "9356782467"
+    assert encoded([([0, 0], RawBits(16, 2))]) == b""
 
 
 def test_extremes_are_exact_from_the_smallest_table():
@@ -219,7 +219,7 @@ decoder.finish()
 def test_any_bytes_decode_to_symbols_or_one_error(data, seed):
     rng = np.random.default_rng(seed)
     tables = random_tables(rng, 3, max_size=4)
-    table, uniform = Table(tables, rng.integers(0, 3, 40)), Uniform(20, 10)
+    table, uniform = Table(tables, rng.integers(0, 3, 40)), RawBits(20, 10)
     decoder = Decoder(data)
     try:
         decoded = [(decoder.decode(model), model) for model in (table, uniform)]
@@ -316,7 +316,7 @@ def test_offsets_that_are_none_are_refused(offset, match):
 )
 def test_symbols_that_do_not_fit_their_model_are_refused(symbols, match):
     with pytest.raises(CodingError, match=match):
-        Encoder().encode(np.array(symbols), Uniform(4, 3))
+        Encoder().encode(np.array(symbols), RawBits(4, 3))
 
 
 def test_symbols_beyond_int32_are_refused():
@@ -331,16 +331,16 @@ def test_models_that_are_none_are_refused():
         with pytest.raises(ValueError, match=match):
             Table(tables, np.array(index))
     for bits, count in ((-1, 1), (32, 1), (4, -1)):
-        with pytest.raises(ValueError, match="Uniform needs"):
-            Uniform(bits, count)
+        with pytest.raises(ValueError, match="RawBits needs"):
+            RawBits(bits, count)
 
 
 def test_no_symbols_are_no_bytes():
     tables = Tables(np.array([0]), np.array([2]), np.array([65535, 1]))
-    for model in (Uniform(16, 0), Uniform(0, 0), Table(tables, np.zeros(0, int))):
+    for model in (RawBits(16, 0), RawBits(0, 0), Table(tables, np.zeros(0, int))):
         assert model_count(model) == 0
         assert symbol_bits(model, np.zeros(0, np.int32)).shape == (0,)
         assert encoded([(np.zeros(0, np.int32), model)]) == b""
         assert Decoder(b"").decode(model).shape == (0,)
-    assert encoded([(np.zeros(5, int), Uniform(0, 5))]) == b""
-    np.testing.assert_array_equal(Decoder(b"").decode(Uniform(0, 5)), np.zeros(5))
+    assert encoded([(np.zeros(5, int), RawBits(0, 5))]) == b""
+    np.testing.assert_array_equal(Decoder(b"").decode(RawBits(0, 5)), np.zeros(5))

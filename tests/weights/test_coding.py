@@ -9,17 +9,20 @@ import pytest
 from skimage.data import astronaut
 
 from vcinr.adaptation.long_fit import OptimiserSpec
-from vcinr.codecs.whole_signals import batches_of_equal_shape
 from vcinr.entropy.parametric_tables import PARAMETER_BITS
-from vcinr.entropy.range_coder import Table, Uniform, symbol_bits
+from vcinr.entropy.range_coder import RawBits, Table, symbol_bits
 from vcinr.fields import siren
 from vcinr.fields.encodings import encode
 from vcinr.fields.field import FieldConfig, evaluate
 from vcinr.signals.patches import to_signal
-from vcinr.weights import coding
+from vcinr.weights import coding, grid
 from vcinr.weights.adaround import AdaRoundConfig
-from vcinr.weights.coding import FitConfig, WeightCodingConfig
-from vcinr.weights.retraining import RetrainingConfig, num_flipped
+from vcinr.weights.coding import WeightCodingConfig
+from vcinr.weights.fit import Batch, FitConfig, fit_loss, fit_weights, make_batch, signal_error, signal_errors
+from vcinr.weights.grid import grid_steps, on_grid, per_weight
+from vcinr.weights.retraining import RetrainingConfig, flips_in_words, num_flipped, retrain_weights
+from vcinr.weights.rounding import Rounding, network, round_weights
+from vcinr.weights.signal_batches import batches_of_equal_shape
 
 FIELD = FieldConfig(num_layers=3, width=12, modulation="none", encoding="nerf", num_frequencies=5)
 FIT = FitConfig(FIELD, l1=1e-6)
@@ -31,16 +34,16 @@ CONFIG = WeightCodingConfig(AdaRoundConfig(num_steps=200, lr=5e-2, batch=256), R
 class Fitted:
     """Three networks of one picture, from three starts: weights, and what each way of rounding makes of them."""
 
-    batch: coding.Batch
+    batch: Batch
     weights: np.ndarray
     steps: np.ndarray
     nearest: np.ndarray
-    rounding: coding.Rounding
+    rounding: Rounding
     retrained: np.ndarray
 
     def errors(self, levels):
         """Signal error of each row of levels."""
-        return coding.signal_errors(FIT, self.batch, levels * coding.per_weight(FIELD, self.steps))
+        return signal_errors(FIT, self.batch, levels * per_weight(FIELD, self.steps))
 
 
 def row_of(batch, i):
@@ -52,12 +55,12 @@ def fitted():
     picture = astronaut()[100:132, 200:240].astype(np.float32) / np.float32(255)
     (signals,) = batches_of_equal_shape([to_signal(picture, picture.shape[:2])] * 3, 2**16)
     starts = [siren.flatten(siren.init_layers(jax.random.key(seed), FIELD.sizes(), FIELD.omega_0)) for seed in range(3)]
-    batch = coding.make_batch(FIELD, jnp.zeros_like(starts[0]), signals, "test")
-    weights = coding.fit_weights(FIT, batch, jnp.stack(starts), OptimiserSpec(5e-3, "cosine"), 300).params
-    steps = coding.grid_steps(weights, FIELD, BITS)
-    nearest = np.asarray(coding.on_grid(weights / coding.per_weight(FIELD, steps), BITS))
-    rounding = coding.round_weights(CONFIG, FIT, batch, weights, steps, BITS)
-    retrained = coding.retrain_weights(CONFIG.retraining, FIT, batch, rounding.soft, steps, BITS)
+    batch = make_batch(FIELD, jnp.zeros_like(starts[0]), signals, "test")
+    weights = fit_weights(FIT, batch, jnp.stack(starts), OptimiserSpec(5e-3, "cosine"), 300).params
+    steps = grid_steps(weights, FIELD, BITS)
+    nearest = np.asarray(on_grid(weights / per_weight(FIELD, steps), BITS))
+    rounding = round_weights(CONFIG.adaround, FIT, batch, weights, steps, BITS, CONFIG.num_points)
+    retrained = retrain_weights(CONFIG.retraining, FIT, batch, rounding.soft, steps, BITS)
     return Fitted(batch, weights, steps, nearest, rounding, retrained)
 
 
@@ -82,12 +85,12 @@ def test_adaround_lowers_the_signals_error_and_retraining_lowers_it_again(fitted
     np.testing.assert_array_equal(whole.nearest, fitted.nearest)
     np.testing.assert_array_equal(whole.rounding.hard, fitted.rounding.hard)
     (line,) = caplog.messages
-    assert line == f"{fitted.batch.name}, {BITS} bits: {coding.flips_in_words(flipped, fitted.weights.shape[1])}"
+    assert line == f"{fitted.batch.name}, {BITS} bits: {flips_in_words(flipped, fitted.weights.shape[1])}"
 
 
 def test_flips_are_told_as_shares():
-    told = coding.flips_in_words(np.array([10, 20, 60]), 1000)
-    assert told == "retraining changed 3.0 % of the 1000 symbols of a signal (1.0 to 6.0 % in 3 signals)"
+    told = flips_in_words(np.array([10, 20, 60]), 1000)
+    assert told == "retraining changed 3.0 % of the 1000 symbols per signal (1.0 to 6.0 % in 3 signals)"
 
 
 def test_what_nearest_rounding_serves_better_is_retrained_from_there(fitted, monkeypatch):
@@ -104,7 +107,7 @@ def test_what_nearest_rounding_serves_better_is_retrained_from_there(fitted, mon
 def test_a_rate_that_is_not_of_the_grids_size_flips_nothing(fitted):
     """1e-6 in units of the weights, from the grid's own points, as the public code retrains."""
     slow = RetrainingConfig(num_steps=100, lr=1e-6 / float(fitted.steps.min()))
-    same = coding.retrain_weights(slow, FIT, fitted.batch, fitted.rounding.hard, fitted.steps, BITS)
+    same = retrain_weights(slow, FIT, fitted.batch, fitted.rounding.hard, fitted.steps, BITS)
     np.testing.assert_array_equal(same, fitted.rounding.hard)
 
 
@@ -120,8 +123,8 @@ def test_levels_are_whole_and_use_the_grid(fitted):
 def test_the_loss_adds_the_sum_of_absolute_updates(fitted):
     update = jnp.asarray(fitted.weights[0])
     row = row_of(fitted.batch, 0)
-    error = coding.signal_error(FIT, fitted.batch.shared, update, row)
-    loss = coding.fit_loss(dataclasses.replace(FIT, l1=1e-3), fitted.batch.shared, update, row, 0)
+    error = signal_error(FIT, fitted.batch.shared, update, row)
+    loss = fit_loss(dataclasses.replace(FIT, l1=1e-3), fitted.batch.shared, update, row, 0)
     np.testing.assert_allclose(loss - error, 1e-3 * np.abs(fitted.weights[0]).sum(), rtol=1e-3)
 
 
@@ -130,7 +133,7 @@ def test_samples_without_weight_do_not_count(fitted):
     weight = jnp.arange(len(row["values"])) % 2.0
     other = row["values"] + (1.0 - weight)[:, None]
     errors = [
-        coding.signal_error(FIT, fitted.batch.shared, jnp.asarray(fitted.weights[0]), {"values": v, "weight": weight})
+        signal_error(FIT, fitted.batch.shared, jnp.asarray(fitted.weights[0]), {"values": v, "weight": weight})
         for v in (row["values"], other)
     ]
     assert errors[0] == errors[1]
@@ -138,7 +141,7 @@ def test_samples_without_weight_do_not_count(fitted):
 
 def test_adaround_looks_where_there_is_weight(fitted):
     """What stands where a signal weighs nothing, were it no number at all, changes nothing; nor do a signal's neighbours."""
-    quick = WeightCodingConfig(AdaRoundConfig(num_steps=20, lr=5e-2, batch=256), num_points=512)
+    quick = AdaRoundConfig(num_steps=20, lr=5e-2, batch=256)
     inside = np.arange(len(fitted.batch.shared["inputs"])) % 3 == 0
     weight = np.stack([inside, 5.0 * inside, inside * np.arange(len(inside))]).astype(np.float32)
     found = []
@@ -147,12 +150,12 @@ def test_adaround_looks_where_there_is_weight(fitted):
         batch = fitted.batch._replace(
             shared={**fitted.batch.shared, "inputs": inputs}, data={**fitted.batch.data, "weight": weight}
         )
-        found.append(coding.round_weights(quick, FIT, batch, fitted.weights, fitted.steps, BITS))
+        found.append(round_weights(quick, FIT, batch, fitted.weights, fitted.steps, BITS, 512))
     assert np.isfinite(found[0].error).all()
     for clean, dirty in zip(*found, strict=True):
         np.testing.assert_array_equal(clean, dirty)
     same = fitted.weights[[0, 0, 0]], fitted.steps[[0, 0, 0]]
-    of_one = coding.round_weights(quick, FIT, batch, *same, BITS)
+    of_one = round_weights(quick, FIT, batch, *same, BITS, 512)
     np.testing.assert_array_equal(of_one.hard[0], of_one.hard[1])
     assert (of_one.nearest_error[0] != of_one.nearest_error[2]).all()
 
@@ -165,7 +168,7 @@ def test_fixed_and_updated_layers_add_up_to_one_network(fitted):
     coords = fitted.batch.shared["inputs"][:, :2]
     whole = evaluate(FIELD, siren.unflatten(base + update, FIELD.sizes()), coords)
     x = encode(FIELD, coords)
-    for layer, change in zip(coding.network(FIELD, base), siren.unflatten(update, FIELD.sizes()), strict=True):
+    for layer, change in zip(network(FIELD, base), siren.unflatten(update, FIELD.sizes()), strict=True):
         x = layer(change, x)
     np.testing.assert_allclose(x, whole, atol=1e-5)
     np.testing.assert_allclose(coding.field_values(FIELD, base, update, coords), whole, atol=1e-6)
@@ -175,11 +178,11 @@ def test_only_the_update_is_rounded(fitted):
     """A coarse grid for a small update: what is fixed stays as it is, however far it lies from the grid."""
     base, update = fitted.weights[:1], 0.003 * fitted.weights[1:2]
     batch = fitted.batch._replace(shared={**fitted.batch.shared, "base": jnp.asarray(base[0])})
-    steps = coding.grid_steps(update, FIELD, 4)
-    found = coding.round_weights(CONFIG, FIT, batch, update, steps, 4)
+    steps = grid_steps(update, FIELD, 4)
+    found = round_weights(CONFIG.adaround, FIT, batch, update, steps, 4, CONFIG.num_points)
     assert (np.abs(found.hard) <= 7).all()
     assert (found.error <= found.nearest_error).all()
-    assert np.abs(found.hard * coding.per_weight(FIELD, steps) - update).max() <= steps.max()
+    assert np.abs(found.hard * per_weight(FIELD, steps) - update).max() <= steps.max()
 
 
 # Steps.
@@ -188,25 +191,25 @@ def test_only_the_update_is_rounded(fitted):
 def test_bfloat16_from_above():
     rng = np.random.default_rng(0)
     values = np.exp(rng.uniform(-60, 60, 1000)).astype(np.float32)
-    bits = coding.bfloat16_above(values)
+    bits = grid.bfloat16_above(values)
     assert bits.dtype == np.uint16
-    above, below = coding.from_bfloat16(bits), coding.from_bfloat16(bits - 1)
+    above, below = grid.from_bfloat16(bits), grid.from_bfloat16(bits - 1)
     assert ((below < values) & (values <= above)).all()
-    np.testing.assert_array_equal(coding.bfloat16_above(above), bits)
-    np.testing.assert_array_equal(coding.bfloat16_above(np.array([1.0, 1.5], np.float32)), [0x3F80, 0x3FC0])
+    np.testing.assert_array_equal(grid.bfloat16_above(above), bits)
+    np.testing.assert_array_equal(grid.bfloat16_above(np.array([1.0, 1.5], np.float32)), [0x3F80, 0x3FC0])
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, -np.inf, 1e-40, 3.4e38])
 def test_what_can_be_no_step_is_refused(value):
     with pytest.raises(ValueError, match="a quantiser step is not a positive finite number"):
-        coding.bfloat16_above(np.array([1.0, value], np.float32))
+        grid.bfloat16_above(np.array([1.0, value], np.float32))
 
 
 def test_a_tensor_of_zeros_has_a_step_and_stays_zero(fitted):
     weights = fitted.weights.copy()
     bias = siren.tensor_slices(FIELD.sizes())[1]
     weights[:, bias] = 0.0
-    steps = coding.grid_steps(weights, FIELD, BITS)
+    steps = grid_steps(weights, FIELD, BITS)
     assert (steps[:, 1] > 0).all()
     found = coding.quantise_weights(CONFIG, FIT, fitted.batch, weights, BITS)
     code = coding.make_code(FIELD, found.levels[0], found.steps[0], {})
@@ -221,14 +224,14 @@ def test_a_code_decodes_to_the_levels_times_their_steps(fitted):
     assert list(code.streams) == list(coding.STREAMS)
     assert code.meta == {"width": 12}
     np.testing.assert_array_equal(
-        coding.decoded_weights(FIELD, code), fitted.retrained[0] * coding.per_weight(FIELD, fitted.steps[0])
+        coding.decoded_weights(FIELD, code), fitted.retrained[0] * per_weight(FIELD, fitted.steps[0])
     )
     decoded = {}
-    kinds = [Uniform(16, 8), Uniform(PARAMETER_BITS, 8), Table]
+    kinds = [RawBits(16, 8), RawBits(PARAMETER_BITS, 8), Table]
     bits = 0.0
     for name, kind in zip(coding.STREAMS, kinds, strict=True):
         model = coding.symbol_model(FIELD, decoded, name)
-        assert model == kind if isinstance(kind, Uniform) else isinstance(model, kind)
+        assert model == kind if isinstance(kind, RawBits) else isinstance(model, kind)
         bits += symbol_bits(model, code.streams[name]).sum()
         decoded[name] = code.streams[name]
     # Less than the grid's own width, even with steps and tables.

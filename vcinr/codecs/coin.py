@@ -24,7 +24,7 @@ from vcinr.bitstream import container
 from vcinr.bitstream.container import BitstreamError
 from vcinr.codec import QUICKEST, Code, EncodeRequest
 from vcinr.codecs.whole_signals import SelfContainedCodec
-from vcinr.entropy.range_coder import Uniform
+from vcinr.entropy.range_coder import RawBits
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig, evaluate
 from vcinr.modalities.picture import MODALITIES
@@ -214,12 +214,12 @@ class Coin(SelfContainedCodec):
             losses.append(float(loss[0]))
         return candidates[int(np.argmin(losses))]
 
-    def symbol_model(self, params: Params, point: int, grid: Grid, meta: Mapping[str, Any], decoded: Any, name: str) -> Uniform:
+    def symbol_model(self, params: Params, point: int, grid: Grid, meta: Mapping[str, Any], decoded: Any, name: str) -> RawBits:
         """16 bits a weight, as many as the architecture in ``meta`` has. ValueError for one that no encoder writes."""
         del params, point, decoded, name
         count = num_weights(field_of(self.modality, meta["depth"], meta["width"], meta["omega_0"]))
         check_work(count, grid.shape)
-        return Uniform(BITS, count)
+        return RawBits(BITS, count)
 
     def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Decoded values, float32 [1, n, c]. BitstreamError for weights that are not finite."""

@@ -32,7 +32,7 @@ class CodingError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Uniform:
+class RawBits:
     """``count`` symbols in 0..2^bits−1, each coded in ``bits`` bits; 0 ≤ bits ≤ 31."""
 
     bits: int
@@ -40,7 +40,7 @@ class Uniform:
 
     def __post_init__(self):
         if not 0 <= self.bits <= 31 or self.count < 0:
-            raise ValueError(f"Uniform needs 0 <= bits <= 31 and count >= 0, got bits={self.bits}, count={self.count}")
+            raise ValueError(f"RawBits needs 0 <= bits <= 31 and count >= 0, got bits={self.bits}, count={self.count}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,18 +70,18 @@ class Table:
             object.__setattr__(self, "offset", offset.astype(np.int32, copy=False))
 
 
-SymbolModel = Uniform | Table
+SymbolModel = RawBits | Table
 
 
 def model_count(model: SymbolModel) -> int:
     """Symbols that a model is for."""
-    return model.count if isinstance(model, Uniform) else model.index.size
+    return model.count if isinstance(model, RawBits) else model.index.size
 
 
 def symbol_bits(model: SymbolModel, symbols: np.ndarray) -> np.ndarray:
     """Ideal code length of each symbol in bits, float64 [n]; symbols: integer [n]."""
     symbols = _checked(model, symbols)
-    if isinstance(model, Uniform):
+    if isinstance(model, RawBits):
         return np.full(model.count, float(model.bits))
     return code_length_bits(model.tables, _counted(model, symbols), model.index)
 
@@ -99,7 +99,7 @@ class Encoder:
         ones, in their own order: all sides, all lengths, all low digits, all high digits.
         """
         symbols = _checked(model, symbols)
-        if isinstance(model, Uniform):
+        if isinstance(model, RawBits):
             for shift, width in _digits(model.bits):
                 self._coder.encode((symbols >> shift) & ((1 << width) - 1), _uniform(width))
             return
@@ -154,7 +154,7 @@ class Decoder:
 
     def decode(self, model: SymbolModel) -> np.ndarray:
         """The next symbols, int32 [n]. Raises CodingError on bytes that decode to nothing."""
-        if isinstance(model, Uniform):
+        if isinstance(model, RawBits):
             symbols = np.zeros(model.count, np.int32)
             for shift, width in _digits(model.bits):
                 symbols |= self._read(_uniform(width), model.count) << shift
@@ -206,7 +206,7 @@ def _checked(model: SymbolModel, symbols: np.ndarray) -> np.ndarray:
         return symbols.astype(np.int32)
     if symbols.dtype.kind not in "iu":
         raise CodingError(f"symbols must be integers, got {symbols.dtype}")
-    low, high = (0, 2**model.bits - 1) if isinstance(model, Uniform) else (INT32_MIN, INT32_MAX)
+    low, high = (0, 2**model.bits - 1) if isinstance(model, RawBits) else (INT32_MIN, INT32_MAX)
     if symbols.min() < low or symbols.max() > high:
         raise CodingError(f"symbols must lie in {low}..{high}, got {symbols.min()}..{symbols.max()}")
     return symbols.astype(np.int32, copy=False)

@@ -1,4 +1,4 @@
-"""AdaRound: every weight rounded up or down for the sake of its layer's output, not to the nearest (Nagel et al. 2020)."""
+"""AdaRound: every weight is rounded up or down as suits its layer's output best, not to the nearest (Nagel et al. 2020)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1
 
 @dataclasses.dataclass(frozen=True)
 class AdaRoundConfig:
-    """num_steps: of Adam a layer; 0 rounds to the nearest.   lr: of Adam on V.   batch: inputs a step, 0 for all.
+    """Config of AdaRound.
 
-    regularisation: weight of the term that drives every h(V) to 0 or 1, beside an error in units of nearest rounding's.
-    warm_start: share of the steps before that term sets in.   beta_start, beta_end: β falls from one to the other after it.
+    num_steps: of Adam, per layer; 0 rounds to the nearest.
+    lr: of Adam on V, positive.
+    batch: inputs per step; 0: all.
+    regularisation: weight of the term that drives every h(V) to 0 or 1, beside an error in units of nearest rounding's; at
+        least 0.
+    warm_start: share of the steps before that term sets in, 0 to 1.
+    beta_start, beta_end: β falls from one to the other after it; both positive.
     """
 
     num_steps: int = 1000
@@ -44,11 +49,12 @@ class AdaRoundConfig:
 
 
 class Rounded(NamedTuple):
-    """What `adaround` found, layer by layer; levels are weights in units of their quantiser step.
+    """What `adaround` found, layer by layer; levels are weights in units of their step size.
 
-    hard: whole levels.   soft: levels at the end of the optimisation, before they are rounded; their nearest whole ones,
-        halves to even, are ``hard``, and where nearest rounding was kept they are the weights themselves.
-    error, nearest_error: mean squared error of each layer's output [layers] with ``hard`` and with the nearest levels, both on
+    hard: whole levels.
+    soft: levels at the end of the optimisation, not yet rounded; rounding them, halves to even, gives ``hard``. Where nearest
+        rounding was kept they are the weights themselves.
+    error, nearest_error: mean squared error of each layer's output, [layers], with ``hard`` and with the nearest levels, both on
         inputs through the layers already rounded.
     """
 
@@ -98,9 +104,19 @@ def round_layer(
 ) -> tuple[Any, Any, jax.Array, jax.Array]:
     """Rounds one layer's weights for min ‖targets − layer(Δ · levels, inputs)‖² (equation 25, with its regulariser).
 
-    levels, steps: pytrees of W/Δ and of Δ > 0.   targets: the float layer's output.   limit: n, the largest whole level.
-    Returns (hard, soft, error, nearest_error) as in `Rounded`. What comes out is never worse than the nearest levels on these
-    inputs: where the optimisation loses to them, they are kept.
+    Args:
+      layer: the layer.
+      levels: W/Δ, a pytree of tensors.
+      steps: Δ > 0 of each tensor, a pytree of the same structure.
+      inputs: through the layers already rounded.
+      targets: the float layer's output.
+      key: of the batches.
+      config: how long and how hard.
+      limit: n, the largest whole level.
+
+    Returns:
+      (hard, soft, error, nearest_error) as in `Rounded`. The result is never worse than the nearest levels on these inputs: where
+      the optimisation loses to them, they are kept.
     """
 
     def error(chosen: Any, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -152,8 +168,16 @@ def adaround(
 ) -> Rounded:
     """Rounds a network layer by layer: each for the float network's output, on inputs through the layers rounded before it.
 
-    layers: of one network, in order.   levels, steps: of each layer, pytrees of W/Δ and of Δ > 0.   inputs: of the first layer.
-    limit: n, whole levels lie in −n … n.   (Nagel et al. 2020, section 3.3: asymmetric reconstruction with the activation.)
+    Nagel et al. 2020, section 3.3: asymmetric reconstruction with the activation.
+
+    Args:
+      layers: of one network, in order.
+      levels: W/Δ of each layer, a pytree of tensors.
+      steps: Δ > 0 of each layer, a pytree of the same structure.
+      inputs: of the first layer.
+      key: of the batches.
+      config: how long and how hard.
+      limit: n; whole levels lie in −n … n.
     """
     rounded = Rounded([], [], jnp.zeros(0), jnp.zeros(0))
     exact = approximate = inputs

@@ -32,7 +32,7 @@ from vcinr.devices import use_cpu_cores
 from vcinr.entropy.tables import code_length_bits, tables_from_columns
 from vcinr.evaluation.bd_rate import bd_psnr_db, bd_rate_percent, psnr_at
 from vcinr.evaluation.measure import measure
-from vcinr.modalities.picture import MODALITIES
+from vcinr.modalities import MODALITIES
 from vcinr.model.finding import load
 from vcinr.model.model import Model
 from vcinr.provenance import provenance

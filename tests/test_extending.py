@@ -12,7 +12,7 @@ import pytest
 import vcinr
 from configs.base import codec_of
 from vcinr.fields.field import FIELDS, FieldConfig, Siren, make_field
-from vcinr.modalities.picture import MODALITIES
+from vcinr.modalities import MODALITIES
 from vcinr.signals.patches import from_values, to_signal
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vcinr.modalities.picture import MODALITIES
+from vcinr.modalities import MODALITIES
 
 PICTURE = MODALITIES["picture"]
 

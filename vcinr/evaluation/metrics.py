@@ -7,25 +7,34 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def mean_squared_error(original: np.ndarray, decoded: np.ndarray, weight: np.ndarray | None = None) -> float:
+def mean_squared_error(
+    original: np.ndarray,
+    decoded: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    lowest: float | int = 0.0,
+    peak: float | int | None = None,
+) -> float:
     """Weighted mean of the squared error of one signal.
 
-    original, decoded: equal shapes. uint8 is divided by 255 (8-bit convention: decoders have already clamped and rounded);
-        floats are taken as they are, in units where the range of values is [0, 1], neither clamped nor rounded.
+    original, decoded: equal shapes. Integers are brought to [0, 1] by ``lowest`` and ``peak`` (decoders have already clamped and
+        rounded them); floats are taken as they are, in units where the range of values is [0, 1], neither clamped nor rounded.
     weight: shape of the leading axes of `original` (one a sample), not negative, not all 0; None for equal weights.
+    lowest, peak: the integer that stands for 0, and how far above it stands 1; without a peak integers are uint8 and it is 255.
     Returns the mean over samples and channels, float64, peak 1. Raises ValueError for unequal shapes, for integers other
-    than uint8, for NaN or infinity, and for impossible weights.
+    than uint8 without a peak, for NaN or infinity, and for impossible weights.
     """
     original, decoded = np.asarray(original), np.asarray(decoded)
     if original.shape != decoded.shape:
         raise ValueError(f"signals of different shapes have no squared error: {original.shape} and {decoded.shape}")
     if original.size == 0:
         raise ValueError("an empty signal has no squared error: drop it from the set")
-    if original.dtype == decoded.dtype == np.uint8:
+    if original.dtype == decoded.dtype and np.issubdtype(original.dtype, np.integer):
+        _check_integers(original, peak)
         # Integer differences are exact, so that a lossless signal has an error of exactly 0.
-        squared = (original.astype(np.int32) - decoded.astype(np.int32)).astype(np.float64) ** 2 / 255.0**2
+        squared = (original.astype(np.int64) - decoded.astype(np.int64)).astype(np.float64) ** 2 / float(peak or 255) ** 2
     else:
-        squared = (_unit(original) - _unit(decoded)) ** 2
+        squared = (_unit(original, lowest, peak) - _unit(decoded, lowest, peak)) ** 2
     if not np.isfinite(squared).all():
         raise ValueError("squared error is not finite: the decoded signal holds NaN or infinity")
     if weight is None:
@@ -86,9 +95,15 @@ def summarise(mses: Sequence[float], sizes: Sequence[int]) -> dict[str, float | 
     }
 
 
-def _unit(values: np.ndarray) -> np.ndarray:
-    if values.dtype == np.uint8:
-        return values.astype(np.float64) / 255.0
-    if not np.issubdtype(values.dtype, np.floating):
-        raise ValueError(f"quality is taken of uint8 or of floats in [0, 1], not of {values.dtype}: convert first")
-    return values.astype(np.float64)
+def _unit(values: np.ndarray, lowest: float | int, peak: float | int | None) -> np.ndarray:
+    if np.issubdtype(values.dtype, np.floating):
+        return values.astype(np.float64)
+    _check_integers(values, peak)
+    return (values.astype(np.float64) - lowest) / (peak or 255.0)
+
+
+def _check_integers(values: np.ndarray, peak: float | int | None) -> None:
+    if not np.issubdtype(values.dtype, np.integer) or (peak is None and values.dtype != np.uint8):
+        raise ValueError(
+            f"quality is taken of uint8 or of floats in [0, 1], not of {values.dtype}: convert first, or give a peak"
+        )

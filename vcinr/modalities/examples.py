@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from vcinr.modalities.picture import MODALITIES, Modality
+from vcinr.modalities import MODALITIES, Modality
 from vcinr.stage import ExampleSource
 
 

@@ -1,75 +1,97 @@
-"""Modalities: how a raw array becomes values that a field can fit, and back. One row a modality."""
+"""Pictures: 8-bit RGB, uint8 [height, width, 3], read and written through Pillow."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import io
+import os
 from typing import Any
 
 import numpy as np
 
+from vcinr.modalities.modality import DEFAULT_MAX_SAMPLES, Modality, ReadOption, Source
 
-@dataclasses.dataclass(frozen=True)
-class Modality:
-    """One kind of signal.
-
-    name: its key in `MODALITIES`.
-    coord_dim, channels: coordinates and values of a sample.
-    normalise: raw array [*shape, channels] → float32 in [0, 1], each sample by itself (training normalises patches, encoding
-        whole signals); a wrong array is a ValueError that names the mend.
-    denormalise: float [..., channels] → raw; what lies outside the raw range is clipped.
-    peak: largest raw value less the smallest, the peak of PSNR in raw units (255 for 8-bit pictures).
-    common_grid: whether all patches lie on the same coordinates, so that they have principal components.
-    """
-
-    name: str
-    coord_dim: int
-    channels: int
-    normalise: Callable[[Any], np.ndarray]
-    denormalise: Callable[[Any], np.ndarray]
-    peak: float
-    common_grid: bool = True
+# Pillow is imported where it is needed: the command line names suffixes and options without it.
+READ_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga"),
+)
+LOSSLESS_SUFFIXES = (".png", ".ppm", ".tif", ".tiff", ".bmp")
+READ_OPTIONS = (
+    ReadOption("background", "composite translucent pictures over this colour, e.g. '#ffffff'", metavar="COLOUR"),
+    ReadOption("eight_bit", "round 16-bit pictures to 8 bits"),
+)
 
 
-def _normalise_picture(array: Any) -> np.ndarray:
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"a picture is a NumPy array of uint8 [height, width, 3], not {type(array).__name__}: use np.asarray")
-    if array.ndim == 2 or (array.ndim == 3 and array.shape[-1] == 1):
-        mend = "repeat the grey channel: np.repeat(grey.reshape(h, w, 1), 3, axis=-1)"
-    elif array.ndim == 3 and array.shape[-1] == 4:
-        mend = "composite it over a background, as vcinr.modalities.picture_files.read_image does"
-    elif array.ndim == 3 and array.shape[0] == 3 and array.shape[-1] != 3:
-        mend = "put channels last: np.moveaxis(picture, 0, -1)"
-    elif array.ndim == 4:
-        mend = "pass pictures one at a time"
-    elif array.ndim != 3 or array.shape[-1] != 3:
-        mend = "give it three axes, the last of length 3"
-    elif 0 in array.shape:
-        mend = "drop it: it has no pixels"
-    elif array.dtype == np.uint8:
-        return array.astype(np.float32) / np.float32(255)
-    elif np.issubdtype(array.dtype, np.floating):
-        mend = "scale it to 0..255, then np.round(picture).astype(np.uint8)"
-    else:
-        mend = "scale it to 0..255 and convert with .astype(np.uint8)"
-    raise ValueError(f"a picture is uint8 [height, width, 3], not {array.dtype} {list(array.shape)}: {mend}")
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture(Modality):
+    """8-bit RGB pictures on a grid of pixels; coordinates in the order y, x. A file holds nothing besides their pixels."""
 
+    name: str = "picture"
+    coord_dim: int = 2
+    channels: int = 3
+    mirrored_axes: tuple[int, ...] = (1,)
+    read_suffixes: tuple[str, ...] = READ_SUFFIXES
+    write_suffixes: tuple[str, ...] = LOSSLESS_SUFFIXES
+    read_options: tuple[ReadOption, ...] = READ_OPTIONS
 
-def _denormalise_picture(values: Any) -> np.ndarray:
-    values = np.asarray(values)
-    if np.isnan(values).any():
-        raise ValueError("a picture with NaN has no 8-bit values: the field that made it has diverged")
-    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    def check(self, samples: Any) -> None:
+        """ValueError that names the mend where this is no uint8 [height, width, 3]."""
+        if not isinstance(samples, np.ndarray):
+            raise ValueError(
+                f"a picture is a NumPy array of uint8 [height, width, 3], not {type(samples).__name__}: use np.asarray"
+            )
+        if samples.ndim == 2 or (samples.ndim == 3 and samples.shape[-1] == 1):
+            mend = "repeat the grey channel: np.repeat(grey.reshape(h, w, 1), 3, axis=-1)"
+        elif samples.ndim == 3 and samples.shape[-1] == 4:
+            mend = "composite it over a background, as vcinr.modalities.picture_files.read_image does"
+        elif samples.ndim == 3 and samples.shape[0] == 3 and samples.shape[-1] != 3:
+            mend = "put channels last: np.moveaxis(picture, 0, -1)"
+        elif samples.ndim == 4:
+            mend = "pass pictures one at a time"
+        elif samples.ndim != 3 or samples.shape[-1] != 3:
+            mend = "give it three axes, the last of length 3"
+        elif 0 in samples.shape:
+            mend = "drop it: it has no pixels"
+        elif samples.dtype == np.uint8:
+            return
+        elif np.issubdtype(samples.dtype, np.floating):
+            mend = "scale it to 0..255, then np.round(picture).astype(np.uint8)"
+        else:
+            mend = "scale it to 0..255 and convert with .astype(np.uint8)"
+        raise ValueError(f"a picture is uint8 [height, width, 3], not {samples.dtype} {list(samples.shape)}: {mend}")
 
+    def read(
+        self,
+        source: Source,
+        *,
+        max_samples: int = DEFAULT_MAX_SAMPLES,
+        background: str | None = None,
+        eight_bit: bool = False,
+    ) -> np.ndarray:
+        """The picture in a file, uint8 [h, w, 3]: see `vcinr.modalities.picture_files.read_image`."""
+        from vcinr.modalities.picture_files import read_image
 
-MODALITIES: dict[str, Modality] = {
-    "picture": Modality(
-        name="picture",
-        coord_dim=2,
-        channels=3,
-        normalise=_normalise_picture,
-        denormalise=_denormalise_picture,
-        peak=255.0,
-    ),
-}
-"""Name → row. A new one is a new entry, made before a codec of that modality is; see docs/extending.md."""
+        return read_image(source, background, eight_bit, max_samples)
+
+    def write(self, path: str | os.PathLike, raw: np.ndarray) -> None:
+        """Writes a picture: see `vcinr.modalities.picture_files.write_image`."""
+        from vcinr.modalities.picture_files import write_image
+
+        write_image(path, raw)
+
+    def to_bytes(self, raw: np.ndarray) -> bytes:
+        """The picture as PNG."""
+        from PIL import Image
+
+        self.check(raw)
+        png = io.BytesIO()
+        Image.fromarray(raw).save(png, "PNG")
+        return png.getvalue()
+
+    def from_bytes(self, data: bytes) -> np.ndarray:
+        """The picture in a file's bytes; of one that `read` would refuse, as in stock data sets, what Pillow makes of it."""
+        from PIL import Image
+
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(image.convert("RGB"))

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
-DEFAULT_MAX_PIXELS = 2**26
-LOSSLESS_SUFFIXES = (".png", ".ppm", ".tif", ".tiff", ".bmp")
+from vcinr.modalities.modality import DEFAULT_MAX_SAMPLES
+from vcinr.modalities.picture import LOSSLESS_SUFFIXES
 
 _INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -26,7 +26,7 @@ def read_image(
     path_or_file: str | os.PathLike | io.BufferedIOBase,
     background: str | None = None,
     eight_bit: bool = False,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_SAMPLES,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Read a picture as 8-bit RGB, turned as its EXIF orientation says.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 
 from vcinr.codecs import CODECS, make_codec
-from vcinr.modalities.picture import MODALITIES
+from vcinr.modalities import MODALITIES
 from vcinr.model.folder import load_folder
 from vcinr.model.model import Model, make_model
 from vcinr.model.places import ABOUT, SEARCH_VARIABLE, ModelError, hint, model_folders, read_about

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -57,17 +58,22 @@ def patch_mask(shape: tuple[int, ...], patch: tuple[int, ...]) -> Float32[np.nda
     return inside
 
 
-def to_signal(values: Float32[np.ndarray, "*shape c"], patch: tuple[int, ...]) -> Signal:
-    """A signal from normalised values on a regular grid, cut into patches with half-pixel-centre coordinates.
+def to_signal(
+    values: Float32[np.ndarray, "*shape c"],
+    patch: tuple[int, ...],
+    coordinates: Callable[[tuple[int, ...]], np.ndarray] = pixel_grid,
+) -> Signal:
+    """A signal from normalised values on a regular grid, cut into patches.
 
     values: [*shape, c], in the modality's normalised units. patch: samples along each axis of a patch.
+    coordinates: those of a patch of this shape, [n, d] (a modality's ``coordinates``); half-pixel centres by default.
     Returns coords [n, d] of one patch, values [p, n, c], weight [p, n] (None where nothing overhangs) and the grid.
     """
     grid = Grid(values.shape[:-1], tuple(patch))
     samples = math.prod(grid.patch)
     overhangs = any(n % q for n, q in zip(grid.shape, grid.patch, strict=True))
     return Signal(
-        coords=pixel_grid(grid.patch),
+        coords=coordinates(grid.patch),
         values=split(values, grid.patch).reshape(grid.num_patches, samples, values.shape[-1]),
         weight=patch_mask(grid.shape, grid.patch).reshape(grid.num_patches, samples) if overhangs else None,
         grid=grid,

@@ -1,0 +1,143 @@
+"""The interface of a modality: everything that the library must know of one kind of signal."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from vcinr.evaluation.metrics import mean_squared_error, psnr_db
+from vcinr.signals.grids import pixel_grid
+
+DEFAULT_MAX_SAMPLES = 2**26
+Source = str | os.PathLike | BinaryIO
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOption:
+    """A choice that `Modality.read` takes as a keyword; on the command line ``--name``.
+
+    name: the keyword.   help: one line.   metavar: what the value stands for; empty for a switch, which is True or False.
+    """
+
+    name: str
+    help: str
+    metavar: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Modality:
+    """One kind of signal: its samples, coordinates, metadata, files and quality. The defaults are those of integer samples.
+
+    *Raw* is a signal as callers hold it: an array of samples, or whatever `unpack` takes apart into samples and metadata.
+
+    Attributes:
+        name: key in `MODALITIES`, a noun in the singular.
+        coord_dim: number of axes, which is the number of coordinates of a sample.
+        channels: number of values per sample.
+        sample_type: NumPy name of the type of raw samples.
+        lowest: raw value that becomes 0.
+        peak: largest raw value less the lowest, which becomes 1; the peak of PSNR in raw units (255 for 8-bit pictures).
+        common_grid: whether all patches lie on the same coordinates, so that they have principal components.
+        mirrored_axes: axes along which a mirrored signal is as good a training example.
+        meta_types: what a file holds of a signal besides its samples: name → "int" (fits int32) or "float32", in file order.
+        read_suffixes: suffixes of files that `read` takes, in lower case; others are tried too.
+        write_suffixes: suffixes of files that `write` makes, which keep every value; the first is the default.
+        read_options: keywords of `read`.
+    """
+
+    name: str
+    coord_dim: int
+    channels: int
+    sample_type: str = "uint8"
+    lowest: float = 0.0
+    peak: float = 255.0
+    common_grid: bool = True
+    mirrored_axes: tuple[int, ...] = ()
+    meta_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    read_suffixes: tuple[str, ...] = ()
+    write_suffixes: tuple[str, ...] = ()
+    read_options: tuple[ReadOption, ...] = ()
+
+    def check(self, samples: Any) -> None:
+        """ValueError that names the mend where these are no raw samples [*shape, channels] of one whole signal."""
+        axes = ["samples"] if self.coord_dim == 1 else [f"n{i}" for i in range(self.coord_dim)]
+        wanted = f"a {self.name} is a NumPy array of {self.sample_type} [{', '.join([*axes, str(self.channels)])}]"
+        if not isinstance(samples, np.ndarray):
+            raise ValueError(f"{wanted}, not {type(samples).__name__}")
+        fits = samples.ndim == self.coord_dim + 1 and samples.shape[-1] == self.channels and samples.size
+        if not fits or samples.dtype.name != self.sample_type:
+            raise ValueError(f"{wanted}, not {samples.dtype} {list(samples.shape)}")
+
+    def unpack(self, raw: Any) -> tuple[np.ndarray, dict[str, int | float]]:
+        """(samples [*shape, channels], metadata) of a raw signal. ValueError as `check`."""
+        samples = np.asarray(raw)
+        self.check(samples)
+        return samples, {}
+
+    def pack(self, samples: np.ndarray, metadata: Mapping[str, int | float]) -> Any:
+        """The raw signal: the inverse of `unpack`."""
+        del metadata
+        return samples
+
+    def check_metadata(self, metadata: Mapping[str, int | float]) -> None:
+        """ValueError for metadata that no signal has, wherever they come from; types and int32 are checked already."""
+
+    def normalise(self, samples: Any) -> np.ndarray:
+        """Raw samples → float32 in [0, 1], each sample by itself: training normalises patches, encoding whole signals."""
+        self.check(samples)
+        return (samples.astype(np.float32) - np.float32(self.lowest)) / np.float32(self.peak)
+
+    def denormalise(self, values: Any) -> np.ndarray:
+        """float [..., channels] → raw samples; what lies outside [0, 1] is clipped. ValueError for NaN."""
+        values = np.asarray(values)
+        if np.isnan(values).any():
+            raise ValueError(f"a {self.name} with NaN has no {self.sample_type} values: the field that made it has diverged")
+        return (np.rint(np.clip(values, 0, 1) * self.peak) + self.lowest).astype(self.sample_type)
+
+    def coordinates(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Coordinates float32 [n, coord_dim] in [-1, 1] of a patch of this shape, or of a signal fitted whole, row-major."""
+        return pixel_grid(shape)
+
+    def squared_error(self, original: np.ndarray, decoded: np.ndarray) -> float:
+        """Mean squared error, peak 1, of samples against samples or against floats in normalised units."""
+        return mean_squared_error(original, decoded, lowest=self.lowest, peak=self.peak)
+
+    def metrics(self, original: Any, decoded: Any) -> dict[str, float]:
+        """Quality of a decoded raw signal: name with unit → value; always ``psnr_db``, infinite for equal samples."""
+        return {"psnr_db": float(psnr_db(self.squared_error(self.unpack(original)[0], self.unpack(decoded)[0])))}
+
+    def read(self, source: Source, *, max_samples: int = DEFAULT_MAX_SAMPLES, **options: Any) -> Any:
+        """The raw signal in a file, given by path or opened for bytes.
+
+        max_samples: files that promise more are refused before they are decoded.   options: see ``read_options``.
+        ValueError, one line that names the file and the mend, for what is no such signal; OSError where it cannot be opened.
+        """
+        raise ValueError(f"files of a {self.name} are not read: its Modality declares no reader")
+
+    def write(self, path: str | os.PathLike, raw: Any) -> None:
+        """Writes a raw signal to a file of one of ``write_suffixes``. ValueError for another suffix or signal."""
+        raise ValueError(f"{os.fspath(path)}: files of a {self.name} are not written: its Modality declares no writer")
+
+    def check_target(self, path: str | os.PathLike) -> None:
+        """ValueError where `write` has no format for this suffix."""
+        if Path(path).suffix.lower() not in self.write_suffixes:
+            valid = ", ".join(self.write_suffixes) or "none"
+            raise ValueError(f"{os.fspath(path)}: {self.name}s are written as one of {valid}, which keep every value")
+
+    def to_bytes(self, raw: Any) -> bytes:
+        """A raw signal as prepared data sets keep it, without loss: by default a file's bytes."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"signal{self.write_suffixes[0]}"
+            self.write(path, raw)
+            return path.read_bytes()
+
+    def from_bytes(self, data: bytes) -> Any:
+        """The raw signal of `to_bytes`."""
+        return self.read(io.BytesIO(data))

@@ -12,11 +12,12 @@ import pytest
 from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent, draw, meta_loss, signal_loss, subset
 from vcinr.bitstream import container
 from vcinr.bitstream.payload import estimated_bits
+from vcinr.codecs import make_codec
 from vcinr.codecs.coinpp import CoinPP, CoinPPConfig
 from vcinr.codecs.functa import Functa, FunctaConfig
-from vcinr.codecs.latent_codec import LatentCodecConfig, coded, uncoded
+from vcinr.codecs.latent_codec import LatentCodecConfig, kept_entries, whole_latent
 from vcinr.compression.patch_by_patch import check_count
-from vcinr.compression.uniform import Uniform, UniformConfig
+from vcinr.compression.uniform import UniformCompression, UniformConfig
 from vcinr.datasets.sources import ArraySource, PatchSource
 from vcinr.entropy.uniform_quantiser import quantise
 from vcinr.fields.field import FieldConfig
@@ -29,7 +30,7 @@ TINY = {
     "patch": (6, 6),
     "field": FieldConfig(num_layers=2, width=8, latent_dim=4, modulation="latent_shifts"),
     "meta": TrainingConfig(num_steps=3, batch_size=4, warmup_steps=1, lr=1e-2),
-    "uniform": UniformConfig(bits=(3, 5), num_latents=64),
+    "compression": UniformConfig(bits=(3, 5), num_latents=64),
     "encode_batch": 8,
 }
 FIXED = AdaptationConfig(step_sizes="fixed", learn_start=False)
@@ -178,15 +179,15 @@ def test_the_meta_gradient_passes_through_fixed_steps_but_not_to_them():
 
 def test_coded_numbers_go_where_they_came_from():
     params = {"coded": np.asarray([3, 0], np.int32)}
-    numbers = coded(params, jnp.asarray([5.0, 6.0, 7.0, 8.0]))
+    numbers = kept_entries(params, jnp.asarray([5.0, 6.0, 7.0, 8.0]))
     np.testing.assert_array_equal(numbers, [8.0, 5.0])
-    np.testing.assert_array_equal(uncoded(params, numbers, 4), [5.0, 0.0, 0.0, 8.0])
+    np.testing.assert_array_equal(whole_latent(params, numbers, 4), [5.0, 0.0, 0.0, 8.0])
 
 
 def test_the_uniform_quantiser_reaches_k_deviations_and_clips_there():
     rows = np.random.default_rng(0).normal(size=(4000, 2)).astype(np.float32) * [1.0, 10.0] + [3.0, 0.0]
-    uniform = Uniform(UniformConfig(bits=(4,), num_std=3.0))
-    points = uniform._points(jax.random.key(0), {}, ArraySource({"latent": rows}))
+    uniform = UniformCompression(UniformConfig(bits=(4,), num_std=3.0))
+    points = uniform.points(ArraySource({"latent": rows}))
     parts = uniform.encoder_parts({"points": points}, 0)
     mean, std = rows.mean(axis=0), rows.std(axis=0)
     np.testing.assert_allclose(parts["lower"], mean - 3 * std, rtol=1e-4, atol=1e-4)
@@ -200,8 +201,8 @@ def test_the_uniform_quantiser_reaches_k_deviations_and_clips_there():
 
 def test_one_range_and_one_table_for_all():
     rows = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32) * [1.0, 2.0, 3.0]
-    points = Uniform(UniformConfig(bits=(4,), one_range=True, one_table=True))._points(
-        jax.random.key(0), {}, ArraySource({"latent": rows})
+    points = UniformCompression(UniformConfig(bits=(4,), one_range=True, one_table=True)).points(
+        ArraySource({"latent": rows})
     )
     assert len(set(points["0"]["step"].tolist())) == 1
     assert len(points["0"]["tables"]["first"]) == 1
@@ -214,7 +215,7 @@ def test_one_range_and_one_table_for_all():
         (lambda: UniformConfig(num_std=0.0), "num_std"),
         (lambda: AdaptationConfig(step_sizes="adam"), "step_sizes"),
         (lambda: AdaptationConfig(inner_lr=-1.0), "inner_lr"),
-        (lambda: LatentCodecConfig(compression="zip"), "uniform, variational"),
+        (lambda: make_codec("coinpp", {"compression": {"kind": "zip"}}), r"no kind 'zip' \(valid: uniform, variational"),
         (lambda: LatentCodecConfig(field=FieldConfig(modulation="none")), "change nothing"),
         (lambda: FieldConfig(omega_0=0.0), "omega_0"),
         (lambda: FieldConfig(last_width=-1), "last_width"),

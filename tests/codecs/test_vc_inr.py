@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vcinr.adaptation import meta_learning
-from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent, curvature, meta_loss, referenced, signal_loss
+from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent, meta_loss, signal_loss
 from vcinr.bitstream.payload import estimated_bits
 from vcinr.codec import Code
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
-from vcinr.compression.bottleneck import QuantiserConfig
+from vcinr.compression.bottleneck import BottleneckConfig
 from vcinr.datasets.sources import PatchSource
 from vcinr.fields.field import FieldConfig, make_field
 from vcinr.model.finding import load
@@ -22,14 +21,13 @@ from vcinr.model.model import make_model
 from vcinr.signals.grids import pixel_grid
 from vcinr.signals.patches import to_signal
 from vcinr.stage import TrainingConfig
-from vcinr.training.loop import run_stage
 from vcinr.training.run import train
 
 TINY = VCINRConfig(
     patch=(8, 8),
     field=FieldConfig(num_layers=3, width=12, latent_dim=5, rank=2, hyper_width=16, hyper_depth=1),
     meta=TrainingConfig(num_steps=6, batch_size=4, warmup_steps=2, checkpoint_every=3, log_every=2),
-    quantiser=QuantiserConfig(
+    compression=BottleneckConfig(
         lambdas=(0.003, 0.03), width=8, num_latents=64, prior_steps=60,
         training=TrainingConfig(num_steps=4, batch_size=4, warmup_steps=1),
     ),
@@ -118,11 +116,10 @@ def test_memory_does_not_grow_with_the_signal_where_coordinates_come_in_chunks()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reference", ["start", "running"])
-def test_memory_of_a_large_latent_does_not_grow_with_the_signal(reference):
+def test_memory_of_a_large_latent_does_not_grow_with_the_signal():
     def measured(side):
         field = dataclasses.replace(TINY.field, latent_dim=2048, linear_head=True, last_width=16)
-        adaptation = AdaptationConfig(chunk=256, reference=reference)
+        adaptation = AdaptationConfig(chunk=256)
         config = dataclasses.replace(TINY, patch=(side, side), field=field, adaptation=adaptation)
         params = jax.eval_shape(VCINR(config).init, jax.random.key(0))
         trained = {name: params[name] for name in ("shared", "latent_init", "step_sizes")}
@@ -134,79 +131,6 @@ def test_memory_of_a_large_latent_does_not_grow_with_the_signal(reference):
     assert large - small < 6 * 4 * 3 * (96**2 - 32**2)
     # No copy of the head a chunk, a coordinate or an inner step.
     assert large < 5 * head
-
-
-def jacobian(config, trained, coords):
-    field = make_field(config.field)
-    return jax.jacobian(lambda phi: field.apply({"params": trained["shared"]}, coords, phi).ravel())(trained["latent_init"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("chunk", [0, 24])
-def test_the_curvature_is_that_of_the_gauss_newton_matrix(chunk):
-    config = with_adaptation(TINY, chunk=chunk, reference="running")
-    trained = trained_parts(config)
-    coords = jnp.asarray(pixel_grid((8, 8)))
-    for points in (coords, coords[::5]):
-        rows = jacobian(config, trained, points)
-        exact = np.linalg.eigvalsh(np.asarray(2 / len(rows) * rows.T @ rows)).max()
-        # Five dimensions, six products: Lanczos' method is exact.
-        np.testing.assert_allclose(curvature(config, trained["shared"], trained["latent_init"], points), exact, rtol=1e-3)
-        found = referenced(config, trained, points)["step_sizes"]["reference"]
-        np.testing.assert_allclose(found, 1 / exact, rtol=1e-3)
-    np.testing.assert_allclose(
-        curvature(config, trained["shared"], trained["latent_init"]),
-        curvature(config, trained["shared"], trained["latent_init"], coords),
-        rtol=1e-6,
-    )
-
-
-@pytest.mark.slow
-def test_the_reference_runs_with_training_and_passes_no_gradient():
-    config = with_adaptation(TINY, reference="running", initial_step=1.0)
-    trained, example = trained_parts(config), {"values": values_of(config)}
-    held = referenced(config, trained)
-    # Whatever reference it carries, and however the field is scaled, the loss after one relative step is the same.
-    other = {**trained, "step_sizes": {**trained["step_sizes"], "reference": jnp.float32(77.0)}}
-    fixed = with_adaptation(config, reference="start")
-    expected = meta_loss(fixed, held, example)[0]
-    np.testing.assert_allclose(meta_loss(config, trained, example)[0], expected, rtol=1e-6)
-    np.testing.assert_allclose(meta_loss(config, other, example)[0], expected, rtol=1e-6)
-    ours = jax.grad(lambda parts: meta_loss(config, parts, example)[0])(trained)
-    theirs = jax.grad(lambda parts: meta_loss(fixed, parts, example)[0])(held)
-    for name in ("shared", "latent_init"):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-9), ours[name], theirs[name])
-
-
-@pytest.mark.slow
-def test_encoding_uses_the_reference_of_the_finished_field(tmp_path):
-    config = dataclasses.replace(
-        with_adaptation(TINY, reference="running", subset=16), meta=TrainingConfig(3, 4, warmup_steps=1, lr=3e-2)
-    )
-    (stage,) = VCINR(config).field_stages()
-    params = VCINR(config).init(jax.random.key(0))
-    patches = PatchSource([np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)], (8, 8))
-    begun = stage.init(jax.random.key(1), params, stage.examples(params, patches))["step_sizes"]["reference"]
-    finished = run_stage(stage, params, patches, seed=0, workdir=tmp_path, index=0)
-    found = jax.tree.map(jnp.asarray, finished)
-    measured = 1 / curvature(config, found["shared"], found["latent_init"])
-    np.testing.assert_allclose(finished["step_sizes"]["reference"], measured, rtol=1e-4)
-    assert abs(measured / begun - 1) > 1e-3
-    assert np.shape(finished["step_sizes"]["reference"]) == ()
-
-
-@pytest.mark.parametrize("changes", [{"reference": "now"}, {"reference": "running", "inner_lr": 0.1}])
-def test_references_that_make_no_sense_are_told(changes):
-    with pytest.raises(ValueError, match="reference"):
-        AdaptationConfig(**changes)
-
-
-def test_a_loss_of_its_own_has_no_running_reference():
-    params = VCINR(TINY).init(jax.random.key(0))
-    config = with_adaptation(TINY, reference="running")
-    source = PatchSource([np.zeros((8, 8, 3), np.uint8)], (8, 8))
-    with pytest.raises(ValueError, match='not for gated or masked latents; set it to "start"'):
-        meta_learning.start(config, jax.random.key(0), params, source, loss=lambda *args: signal_loss(*args))
 
 
 def test_padding_weighs_nothing():
@@ -307,5 +231,3 @@ def test_more_inner_steps_and_true_curvature_lower_the_loss_from_the_start():
     assert float(after) < float(before)
 
 
-def test_adaptation_config_default_is_second_order():
-    assert AdaptationConfig().first_order is False

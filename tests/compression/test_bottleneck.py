@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from vcinr.compression import bottleneck
-from vcinr.compression.bottleneck import QuantiserConfig
+from vcinr.compression.bottleneck import BottleneckConfig
 from vcinr.entropy import factorized_prior
 
-CONFIG = QuantiserConfig(lambdas=(0.01, 0.04), width=8, prior_steps=60)
+CONFIG = BottleneckConfig(lambdas=(0.01, 0.04), width=8, prior_steps=60)
 NUM_VALUES = 192
 
 
@@ -101,7 +101,7 @@ def test_the_loss_is_bits_a_value_plus_lambda_times_distortion(started, rounding
 
 def test_distortion_on_the_latent_is_a_switch(started):
     statistics, trained, latents = started
-    config = QuantiserConfig(lambdas=(0.01,), width=8, distortion="latent")
+    config = BottleneckConfig(lambdas=(0.01,), width=8, distortion="latent")
     gap = bottleneck.synthesise(
         config, trained, statistics, jnp.round(bottleneck.analyse(config, trained, statistics, latents[0]))
     )
@@ -115,7 +115,7 @@ def test_distortion_on_the_latent_is_a_switch(started):
 
 def test_straight_through_is_a_switch(started):
     statistics, trained, latents = started
-    config = QuantiserConfig(lambdas=(0.01,), width=8, relaxation="straight_through")
+    config = BottleneckConfig(lambdas=(0.01,), width=8, relaxation="straight_through")
 
     def bits(parts, rounding):
         arguments = {"lambda_": 0.5, "rounding": rounding, "distortion": lambda phi: jnp.mean(phi**2), "num_values": NUM_VALUES}
@@ -132,4 +132,4 @@ def test_straight_through_is_a_switch(started):
 )
 def test_a_config_that_makes_no_sense_is_refused(values):
     with pytest.raises(ValueError, match="lambdas|distortion|relaxation"):
-        QuantiserConfig(**values)
+        BottleneckConfig(**values)

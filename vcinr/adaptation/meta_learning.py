@@ -27,8 +27,8 @@ from vcinr.adaptation.inner_loop import (
 )
 from vcinr.adaptation.objective import chunked_mean_squared_error
 from vcinr.fields.field import FieldConfig, evaluate, make_field
+from vcinr.modalities import MODALITIES
 from vcinr.modalities.examples import NormalisedSource
-from vcinr.signals.grids import pixel_grid
 from vcinr.stage import ExampleSource, Params, Stage, TrainingConfig
 
 Trained = Mapping[str, Any]
@@ -109,7 +109,7 @@ def layers_loss(
     coords: Float[Array, "n d"] | None = None,
 ) -> Float[Array, ""]:
     """Weighted MSE of the field that these layers make; as `signal_loss`."""
-    coords = jnp.asarray(pixel_grid(config.patch), values.dtype) if coords is None else coords
+    coords = jnp.asarray(MODALITIES[config.modality].coordinates(config.patch), values.dtype) if coords is None else coords
     return chunked_mean_squared_error(
         lambda x: evaluate(config.field, layers, x), coords, values, weight, config.adaptation.chunk
     )
@@ -152,7 +152,7 @@ def adapt_latent(
 
 def subset(config: MetaConfig, values: Float[Array, "n c"], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """(values, coords) of a training step: all, or ``adaptation.subset`` of them drawn without replacement."""
-    coords = jnp.asarray(pixel_grid(config.patch), values.dtype)
+    coords = jnp.asarray(MODALITIES[config.modality].coordinates(config.patch), values.dtype)
     count = config.adaptation.subset
     if key is None or not 0 < count < len(coords):
         return values, coords

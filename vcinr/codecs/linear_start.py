@@ -10,9 +10,8 @@ import numpy as np
 
 from vcinr.adaptation import warm_start
 from vcinr.datasets.sources import ArraySource
-from vcinr.modalities.picture import MODALITIES
+from vcinr.modalities import MODALITIES
 from vcinr.modalities.examples import normalise_batch
-from vcinr.signals.grids import pixel_grid
 from vcinr.stage import AnyStage, ClosedForm, Stage
 
 _log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ def linear_start_stages(config: Any) -> tuple[AnyStage, ...]:
     config: with ``patch``, ``modality``, ``field`` and ``warm_start``, as that of `vcinr.codecs.vc_inr`.
     """
     field, chosen = config.field, config.warm_start
-    coords = jnp.asarray(pixel_grid(config.patch))
+    coords = jnp.asarray(MODALITIES[config.modality].coordinates(config.patch))
     trunk = [f"{kind}_{i}" for kind in ("kernel", "bias") for i in range(field.num_layers)]
 
     def patches_of(params, patches):

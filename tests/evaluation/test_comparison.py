@@ -47,6 +47,10 @@ def test_a_gain_is_found_exactly_and_averaged_over_signals():
     gains = gains_db(at_one_rate()[2], theirs, "bpp_payload")
     np.testing.assert_allclose(gains.values, [1.0, -0.5], atol=1e-9)
     assert gains.mean == pytest.approx(0.25)
+    # The other way round, each signal at a rate of its own.
+    back = gains_db(theirs[4], at_one_rate(), "bpp_payload")
+    assert theirs[4]["signals"]["bpp_payload"] == [0.25, 2.0]
+    np.testing.assert_allclose(back.values, [-1.0, 0.5], atol=1e-9)
 
 
 def test_signals_outside_the_other_codecs_rates_are_left_out_and_counted():

@@ -32,7 +32,7 @@ from vcinr.model.model import Model
 from vcinr.report.plots import Reconstruction, plot_rd, plot_reconstructions
 from vcinr.report.records import points_json
 from vcinr.report.tables import print_table
-from vcinr.training.progress import Progress
+from vcinr.training.progress import ProgressBar
 from vcinr.trees import write_atomically
 
 SHOWN = 6
@@ -53,7 +53,7 @@ def demo(out: Path) -> None:
     print(f"\n{len(tiles)} test tiles of 32×32, from pictures that no training has seen", flush=True)
     rows = []
     for name, model in models.items():
-        with Progress() as bar:
+        with ProgressBar() as bar:
             rows += measure(model, tiles, "demo", "test", progress=bar.report)
         check_other_process(model, tiles, out / name)
     rows += measure_jpeg(tiles, "demo", "test", (20, 50, 80)) + measure_jpeg2000(tiles, "demo", "test", (24, 28, 32))

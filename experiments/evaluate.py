@@ -29,7 +29,7 @@ from vcinr.model.finding import load
 from vcinr.provenance import provenance
 from vcinr.report.records import points_json, save_run
 from vcinr.report.tables import print_table
-from vcinr.training.progress import Progress
+from vcinr.training.progress import ProgressBar
 from vcinr.trees import write_atomically
 
 
@@ -46,7 +46,7 @@ def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0, name: 
         config.data.test_limit = limit
     pictures = list(data.pictures(config, "test"))
     dataset, split = config.data.test_name or config.data.name, config.data.test
-    with Progress() as bar:
+    with ProgressBar() as bar:
         encodings = None if name else Path(workdir) / "encodings"
         rows = measure(model, pictures, dataset, split, progress=bar.report, workdir=encodings)
     if classical:

@@ -13,7 +13,7 @@ import pytest
 
 from vcinr.stage import ClosedForm
 from vcinr.training.loop import run_stage
-from vcinr.training.progress import Progress
+from vcinr.training.progress import ProgressBar
 
 
 class Recorder(fakes.Patches):
@@ -216,7 +216,7 @@ def test_a_closed_form_finds_what_it_wrote_before_it_was_interrupted(tmp_path, c
     with pytest.raises(Interrupted):
         _run(stage, fakes.Patches(), tmp_path)
     assert not (tmp_path / "halves" / "finished.safetensors").exists()
-    with Progress() as progress:
+    with ProgressBar() as progress:
         result = _run(stage, fakes.Patches(), tmp_path, progress=progress)
     np.testing.assert_array_equal(result["part"], result["draw"])
     _run(stage, fakes.Patches(), tmp_path)

@@ -9,7 +9,7 @@ import fakes
 import numpy as np
 import pytest
 
-from vcinr.training.progress import Progress
+from vcinr.training.progress import ProgressBar
 from vcinr.training.run import train
 from vcinr.trees import load_tree
 
@@ -53,7 +53,7 @@ def test_bad_arguments(tmp_path):
 
 
 def test_progress_says_a_line_where_there_is_no_terminal(capsys):
-    with Progress() as progress:
+    with ProgressBar() as progress:
         progress.start("meta", 0, 10)
         progress.update(5, 0.01)
         progress.update(10, 0.01)

@@ -18,8 +18,9 @@ _log = logging.getLogger(__name__)
 class Checkpoints:
     """The last few states of one stage, each with the environment that it was made in.
 
-    folder: created when needed; with several processes it must be on a file system that all of them share.
-    keep: checkpoints kept; older ones are deleted.
+    folder: created when needed; several processes must share it.
+    keep: how many checkpoints to keep; older ones are deleted.
+
     Saving is synchronous and atomic: a process killed at any moment leaves the last complete checkpoint loadable.
     """
 
@@ -42,16 +43,16 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState) -> None:
-        """Writes the state under its step; one of this step that exists already is left as it is."""
+        """Writes the state under its step, unless there is a checkpoint of that step."""
         about = {"environment": environment(), "layout": _layout(state)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
         if int(state.step) != self.latest_step:
             self._manager.save(int(state.step), args=args, force=True)
 
     def restore(self, template: TrainState) -> TrainState | None:
-        """The newest state, bit for bit, laid out on devices as `template` is; None where there is no checkpoint.
+        """The newest state, bit for bit, laid out on devices as `template` is; None without a checkpoint.
 
-        Warns where the environment is another one: training will go on, but not to the same bits.
+        Warns in another environment, where training goes on but not to the same bits.
         Raises ValueError where the stored tree, a shape or a dtype differs from the template's.
         """
         step = self.latest_step

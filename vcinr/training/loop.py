@@ -21,7 +21,7 @@ from vcinr.training.checkpoints import Checkpoints
 from vcinr.training.host_update import with_host_update
 from vcinr.training.metrics_log import MetricsLog
 from vcinr.training.optimisers import make_optimiser, make_schedule
-from vcinr.training.progress import Progress
+from vcinr.training.progress import ProgressBar
 from vcinr.training.signals import check_source, epoch_batch, init_signals, initial_values
 from vcinr.training.stages import make_step, make_validation
 from vcinr.training.state import COLLAPSED, NON_FINITE, TrainState, init_state, with_attempt
@@ -43,7 +43,7 @@ def run_stage(
     workdir: str | os.PathLike,
     index: int,
     validation: ExampleSource | None = None,
-    progress: Progress | None = None,
+    progress: ProgressBar | None = None,
     make_examples: Callable[[Params, ExampleSource], ExampleSource] | None = None,
 ) -> Params:
     """Runs one stage to its end and returns the new parameters, as NumPy arrays.
@@ -71,7 +71,7 @@ def run_stage(
         key = jax.random.fold_in(jax.random.key(seed), index + 1)
         init_key, train_key = jax.random.split(key)
         make_examples = make_examples or stage.examples
-        progress = progress or Progress(quiet=True)
+        progress = progress or ProgressBar(quiet=True)
         if isinstance(stage, ClosedForm):
             progress.start(stage.name, 0, 1)
             result = stage.solve(init_key, params, make_examples(params, patches), _workplace(folder, progress))
@@ -93,7 +93,7 @@ def run_stage(
     return load_tree(finished)
 
 
-def _workplace(folder: Path, progress: Progress) -> Workplace:
+def _workplace(folder: Path, progress: ProgressBar) -> Workplace:
     def report(what: str, done: int, total: int) -> None:
         del what
         progress.resize(total)
@@ -112,7 +112,7 @@ class _Run:
     folder: Path
     seed: int
     index: int
-    progress: Progress
+    progress: ProgressBar
 
     def optimise(self, trainable: Any, signals: Any, key: jax.Array) -> list[Any]:
         """Trains from the last checkpoint, or from the start; returns the arguments of `Stage.finish` after the first."""

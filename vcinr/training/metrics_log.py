@@ -17,9 +17,10 @@ from vcinr.trees import write_atomically
 class MetricsLog:
     """Metrics of one stage: ``metrics.jsonl`` and ``tensorboard/`` in `workdir`.
 
-    active: False writes nothing at all (for all processes of a run but the first).
-    A line is a JSON object with "step" (updates made), "attempt" and metrics, or with "event" and what happened. Each step
-    stands there once, whatever was rolled back or resumed in between; a value that is not finite is null.
+    active: False writes nothing (all processes of a run but the first).
+
+    Each line is a JSON object with "step" (updates made), "attempt" and the metrics, or with "event" and its details. Each
+    logged step has one line, however often the run was rolled back or resumed. Values that are not finite are null.
     """
 
     def __init__(self, workdir: str | os.PathLike, active: bool = True):
@@ -48,15 +49,14 @@ class MetricsLog:
             self._writer.add_scalar(name, float(value), step)
 
     def event(self, step: int, attempt: int, event: str, **details: Any) -> None:
-        """Appends a line on something that happened, such as a rollback."""
+        """Appends an event, such as a rollback."""
         if self._active:
             self._append({"step": step, "attempt": attempt, "event": event, **details})
 
     def rewind(self, step: int, attempt: int) -> None:
-        """Cuts the log back, atomically, to what a run at this step of this attempt has already said.
+        """Drops, atomically, lines of later steps or attempts and a last line that a crash cut short.
 
-        Lines of later steps or attempts go, and so does a last line that a crash cut short; TensorBoard is told to forget
-        the later steps.
+        TensorBoard is told to drop the later steps, too.
         """
         if not self._active or not self.path.exists():
             return
@@ -66,7 +66,7 @@ class MetricsLog:
         self._purge_step = step + 1
 
     def flush(self) -> None:
-        """Writes what TensorBoard's queue still holds."""
+        """Writes what is still in TensorBoard's queue."""
         if self._writer is not None:
             self._writer.flush()
 

@@ -11,11 +11,11 @@ from vcinr.stage import TrainingConfig
 
 
 def make_schedule(config: TrainingConfig) -> optax.Schedule:
-    """Outer learning rate as a function of the number of updates made, t.
+    """Outer step size as a function of the number of updates made, t.
 
-    Linear from lr/(warmup_steps + 1) at t = 0 (so that no update is wasted on a rate of 0) to lr at t = warmup_steps, then
-    a cosine to lr·final_lr_fraction at t = num_steps.
-    Raises ValueError where the warm-up leaves no step to decay in.
+    Linear from lr/(warmup_steps + 1) at t = 0 (0 would waste an update) to lr at t = warmup_steps, then a cosine to
+    lr·final_lr_fraction at t = num_steps.
+    Raises ValueError where warmup_steps is not less than num_steps.
     """
     if config.warmup_steps >= config.num_steps:
         raise ValueError(
@@ -34,7 +34,7 @@ def make_schedule(config: TrainingConfig) -> optax.Schedule:
 def make_optimiser(config: TrainingConfig, lr_multipliers: Any | None = None) -> optax.GradientTransformation:
     """Clip by global norm, then Adam, then the schedule of `make_schedule`.
 
-    lr_multipliers: floats in the shape of the parameters' tree or of a prefix of it, e.g. ``{"trunk": 0.1, "heads": 1.0}``.
+    lr_multipliers: factors on the step size, a tree like the parameters' or a prefix of it: ``{"trunk": 0.1, "heads": 1.0}``.
     Kingma and Ba, "Adam", 2015, algorithm 1 (β = 0.9, 0.999, ε = 1e-8).
     """
     links = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []

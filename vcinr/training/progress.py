@@ -11,7 +11,7 @@ import rich.progress
 _LINE_EVERY_S = 30.0
 
 
-class Progress:
+class ProgressBar:
     """Shows one stage after the other on standard error.
 
     quiet: True shows nothing at all.
@@ -32,7 +32,7 @@ class Progress:
         )
         self._task: rich.progress.TaskID | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         self._bar.start()
         return self
 
@@ -68,7 +68,7 @@ class Progress:
         self.update(self._total)
 
     def report(self, what: str, done: int, total: int) -> None:
-        """Shows that `done` of `total` steps of something other than training are done: what `measure` calls."""
+        """Shows `done` of `total` steps of anything, such as a measurement; a `vcinr.stage.Progress`."""
         if self._task is None:
             self.start(what, 0, total)
         self._bar.update(self._task, description=what)

@@ -17,7 +17,7 @@ import jax
 from vcinr.provenance import differences, environment, git_revision
 from vcinr.stage import AnyStage, ExampleSource, Params
 from vcinr.training.loop import run_stage
-from vcinr.training.progress import Progress
+from vcinr.training.progress import ProgressBar
 from vcinr.trees import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -51,10 +51,20 @@ def train(
 ) -> Params:
     """Trains all stages of a codec and returns its parameters, as NumPy arrays.
 
-    workdir: gets ``started.json`` (config, codec, seed; time, versions, device and git revision of each start) and one
-        folder a stage; called again with the same arguments, training goes on where it stopped.
-    validation: held-out patches.   config_json: the resolved config of the caller, a JSON object.
-    Raises ValueError where the workdir belongs to a run with another config; what `run_stage` raises.
+    Called again with the same arguments, training goes on where it stopped.
+
+    Args:
+        codec: what to train.
+        patches: training signals.
+        seed: of all randomness, 0 to 2³² − 1.
+        workdir: gets ``started.json`` (config, codec and seed; time, versions, device and git revision of each start) and one
+            folder per stage.
+        validation: held-out patches.
+        config_json: the caller's resolved config, a JSON object, for ``started.json``.
+        quiet: shows no progress.
+    Raises:
+        ValueError: where the workdir belongs to a run with another config, and as `run_stage`.
+        RuntimeError: as `run_stage`.
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must lie in 0 … 2^32 - 1, not {seed}")
@@ -64,10 +74,10 @@ def train(
     if jax.process_index() == 0:
         record_start(Path(workdir), describe(codec, seed, config_json))
     params = jax.device_get(codec.init(jax.random.fold_in(jax.random.key(seed), 0)))
-    with Progress(quiet=quiet or jax.process_index() != 0) as progress:
+    with ProgressBar(quiet=quiet or jax.process_index() != 0) as progress:
         make_examples = None
         for index, stage in enumerate(codec.stages()):
-            make_examples = _Once(stage.examples) if stage.examples is not None else make_examples
+            make_examples = _SharedExamples(stage.examples) if stage.examples is not None else make_examples
             params = run_stage(
                 stage,
                 params,
@@ -82,8 +92,8 @@ def train(
     return params
 
 
-class _Once:
-    """Examples made when a stage first asks for them, and kept for the stages that share them."""
+class _SharedExamples:
+    """Examples made at the first call and kept for the later stages that share them."""
 
     def __init__(self, make: Callable[[Params, ExampleSource], ExampleSource]):
         self._make = make
@@ -96,7 +106,7 @@ class _Once:
 
 
 def describe(codec: Trainable, seed: int, config_json: str | None) -> dict[str, Any]:
-    """What makes two runs the same run, JSON-able."""
+    """What identifies a run, as JSON values: two starts with equal descriptions are one run."""
     config = dataclasses.asdict(codec.config) if dataclasses.is_dataclass(codec.config) else codec.config
     return {
         "codec": codec.name,
@@ -109,10 +119,9 @@ def describe(codec: Trainable, seed: int, config_json: str | None) -> dict[str, 
 
 
 def record_start(workdir: Path, run: Mapping[str, Any]) -> None:
-    """Adds this start to ``started.json``.
+    """Adds this start to ``started.json``, and warns where the last start was in another environment.
 
-    Warns where the last start was in another environment. Raises ValueError where the file tells of another run, naming what
-    differs.
+    Raises ValueError, with the differences, where the workdir holds another run.
     """
     path = workdir / "started.json"
     starts = []

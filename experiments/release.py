@@ -3,7 +3,8 @@
     python -m experiments.release --workdir=runs/NAME --name=tiny --results docs/results/NAME.json [docs/results/OTHER.json …]
 
 Writes vcinr/models/tiny: the model of ``runs/NAME/model``, less the folders of the machine that trained it, and README.md, its
-card. Results are records of `experiments.evaluate --record`, made with this very model: fingerprints are compared.
+card. Results are records of `experiments.evaluate --record`, made with this very model: fingerprints are compared. Without
+``--workdir`` a model that is bundled already gets a new card.
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ DATA = {
 }
 """What a config's ``data.name`` is, and its terms."""
 
+CODECS = {
+    "contextual_inr": "a linear field (no gates, no hypernetwork) with a context prior, of no paper; to commit fb99b33 part of "
+    "the codec and the config file `vc_inr`",
+}
+"""What a reader should know of a codec besides its name."""
+
 COLUMNS = (
     ("point", "point", "d"),
     ("λ", "lambda", "g"),
@@ -82,6 +89,15 @@ def release(workdir: str | Path, name: str, results: Sequence[str | Path], out: 
     target = Path(out) / name
     _write(target, model, name, records)
     return target
+
+
+def renew_card(name: str, results: Sequence[str | Path], out: str | Path = BUNDLED) -> Path:
+    """Writes a new card of the model in ``out``/``name``; its other files stay. Returns that folder; ValueError as `release`."""
+    folder = Path(out) / name
+    model = load(folder)
+    records = [read_record(path, model) for path in results]
+    write_atomically(folder / CARD, card(model, name, records).encode())
+    return folder
 
 
 def check_model(model: Model) -> None:
@@ -128,6 +144,7 @@ def card(model: Model, name: str, records: Sequence[Mapping[str, Any]]) -> str:
     duration = f"{info['duration_s']:,.0f} s" + (f" (the last of {count} starts)" if count > 1 else "")
     device = f"{environment['device_kind']} × {environment['device_count']}, {environment['cpu_count']} CPU cores"
     patch = "×".join(map(str, model.codec.patch)) or "none, signals whole"
+    about_codec = f": {CODECS[model.codec.name]}" if model.codec.name in CODECS else ""
     return f"""# {name}
 
 {MODELS[name]}
@@ -139,7 +156,7 @@ Written by `python -m experiments.release`; do not edit.
 
 | | |
 |---|---|
-| codec | `{model.codec.name}` |
+| codec | `{model.codec.name}`{about_codec} |
 | patch | {patch} |
 | operating points | {len(model.points)} |
 | arrays | {model.precision}, {model.num_bytes / 1e6:.2f} MB |
@@ -201,13 +218,16 @@ def _write(folder: Path, model: Model, name: str, records: Sequence[Mapping[str,
 def main(arguments: Sequence[str] | None = None) -> int:
     """Releases a model; returns the exit status, 1 where it cannot be bundled."""
     parser = argparse.ArgumentParser(prog="python -m experiments.release", description="Bundles a trained model with its card.")
-    parser.add_argument("--workdir", required=True, help="where experiments.train wrote its model")
+    parser.add_argument("--workdir", help="where experiments.train wrote its model; default: the bundled model gets a new card")
     parser.add_argument("--name", required=True, choices=MODELS, help="what it will be called")
     parser.add_argument("--results", required=True, nargs="+", help="records of experiments.evaluate")
     parser.add_argument("--out", default=BUNDLED, help="the folder of bundled models (%(default)s)")
     options = parser.parse_args(arguments)
     try:
-        folder = release(options.workdir, options.name, options.results, options.out)
+        if options.workdir is None:
+            folder = renew_card(options.name, options.results, options.out)
+        else:
+            folder = release(options.workdir, options.name, options.results, options.out)
     except (OSError, ValueError) as error:
         print(f"release: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

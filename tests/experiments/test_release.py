@@ -144,3 +144,13 @@ def test_a_model_that_is_too_large_leaves_the_old_one(run, tmp_path, monkeypatch
     # What it replaces does not count.
     monkeypatch.setattr(release, "MAX_TOTAL_BYTES", 2 * size + 100)
     release.release(tmp_path / "finer", "tiny", [tmp_path / "finer" / "record.json"], out)
+
+
+def test_a_bundled_model_gets_a_new_card_and_stays_what_it_is(run, tmp_path):
+    out = tmp_path / "bundled"
+    record = str(run / "record.json")
+    assert release.main(["--workdir", str(run), "--name", "tiny", "--results", record, f"--out={out}"]) == 0
+    files = {path.name: path.read_bytes() for path in (out / "tiny").iterdir()}
+    (out / "tiny" / "README.md").write_text("old")
+    assert release.main(["--name", "tiny", "--results", record, f"--out={out}"]) == 0
+    assert {path.name: path.read_bytes() for path in (out / "tiny").iterdir()} == files

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -24,6 +25,21 @@ class Code:
 
     streams: Mapping[str, np.ndarray]
     meta: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
+
+
+class Piece(NamedTuple):
+    """Values of consecutive samples of one signal: patch after patch, row-major within each.
+
+    signal: which one.   start: number of the first sample.   values: float32 [m, c], in normalised units.
+    """
+
+    signal: int
+    start: int
+    values: np.ndarray
+
+
+STREAM_WORK = 2**24
+"""Multiplications that setting up one stream of one signal counts for, about a millisecond."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,11 +165,32 @@ class Codec:
         """Exactly the arrays that decoding this point uses, flat; the fingerprint covers them."""
         raise NotImplementedError
 
+    def decoding_work(self, grid: Grid, meta: Mapping[str, int | float]) -> int:
+        """Multiplications that decoding one signal takes because its file says so: `STREAM_WORK` for each stream, and those
+        of a network that the file itself holds. ValueError for a meta that no encoder writes."""
+        del grid, meta
+        return STREAM_WORK * len(self.streams)
+
+    def synthesise_pieces(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> Iterator[Piece]:
+        """Decoded values of signals, some samples at a time, so that no more than these are held as floats."""
+        raise NotImplementedError
+
     def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Decoded values of each signal, float32 [p, n, c] in normalised units (host; batches are jitted inside)."""
-        raise NotImplementedError
+        values: list[np.ndarray] = [np.empty(0)] * len(grids)
+        for piece in self.synthesise_pieces(params, point, codes, grids):
+            samples, channels = num_samples(grids[piece.signal]), piece.values.shape[-1]
+            if piece.start == 0:
+                values[piece.signal] = np.empty((samples, channels), np.float32)
+            values[piece.signal][piece.start : piece.start + len(piece.values)] = piece.values
+        return [part.reshape(grid.num_patches, -1, part.shape[-1]) for part, grid in zip(values, grids, strict=True)]
 
 
 def grid_of(codec: Codec, shape: Sequence[int]) -> Grid:
     """The grid of a signal of this shape, cut into the codec's patches."""
     return Grid(tuple(shape), codec.patch or tuple(shape))
+
+
+def num_samples(grid: Grid) -> int:
+    """Samples of a signal in whole patches."""
+    return grid.num_patches * math.prod(grid.patch)

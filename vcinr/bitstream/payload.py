@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from vcinr.bitstream.container import BitstreamError
-from vcinr.codec import Code, Codec
+from vcinr.bitstream.limits import DEFAULT_LIMITS, Limits
+from vcinr.codec import Code, Codec, num_samples
 from vcinr.entropy.range_coder import Decoder, Encoder, SymbolModel, Table, model_count, symbol_bits
 from vcinr.signals.signal import Grid
 from vcinr.stage import Params
 
-MAX_SYMBOLS, SYMBOLS_A_SAMPLE = 2**25, 4
-"""Symbols of all signals of a file that are decoded in any case, and of each sample in whole patches."""
+SYMBOLS_PER_SAMPLE = 4
+"""Symbols of each sample in whole patches that are decoded in any case."""
 MAX_METAS = 16
 """Different metas of the signals of a file that needs no model: each is a network, and a program that a reader compiles."""
 
@@ -53,19 +54,18 @@ def decode_payload(
     grids: Sequence[Grid],
     metas: Sequence[Mapping[str, int | float]],
     payload: bytes,
-    max_symbols: int = MAX_SYMBOLS,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> list[Code]:
     """Codes of all signals from a payload; the inverse of `encode_payload`.
 
-    max_symbols: of all signals and streams together; but `SYMBOLS_A_SAMPLE` for each sample in whole patches are always taken.
-        A payload may be short for many symbols, so this is what bounds memory.
-    Raises BitstreamError on bytes that `encode_payload` does not write for these grids and metas, and where the codec's
-    `symbol_model` refuses (ValueError) what has been decoded. A payload damaged into another valid one is told by the
-    container's checksum only.
+    limits: of work, and of symbols of all signals and streams together; but `SYMBOLS_PER_SAMPLE` are always taken. A payload
+        may be short for many symbols, so this is what bounds memory.
+    Raises BitstreamError beyond the limits, on bytes that `encode_payload` does not write for these grids and metas, and where
+    the codec's `symbol_model` refuses (ValueError) what has been decoded. A payload damaged into another valid one is told by
+    the container's checksum only.
     """
     decoded: list[dict[str, np.ndarray]] = [{} for _ in grids]
-    samples = sum(grid.num_patches * math.prod(grid.patch) for grid in grids)
-    limit = left = max(max_symbols, SYMBOLS_A_SAMPLE * samples)
+    limit = left = max(limits.max_symbols, SYMBOLS_PER_SAMPLE * sum(map(num_samples, grids)))
 
     def counted(models: Iterator[SymbolModel]) -> Iterator[SymbolModel]:
         nonlocal left
@@ -77,6 +77,7 @@ def decode_payload(
 
     try:
         _check_metas(codec, metas)
+        limits.check_work(_decoding_work(codec, grids, metas))
         decoder = Decoder(payload)
         for name in codec.streams:
             signals = iter(list(decoded))
@@ -85,6 +86,8 @@ def decode_payload(
                 for part in np.split(decoder.decode(_merged(models)), ends):
                     next(signals)[name] = part
         decoder.finish()
+    except BitstreamError:
+        raise
     except ValueError as error:
         raise BitstreamError(f"the payload does not decode, the file is damaged or made with another model: {error}") from error
     return [Code(streams, dict(meta)) for streams, meta in zip(decoded, metas, strict=True)]
@@ -127,6 +130,12 @@ def _models(
 def _check_metas(codec: Codec, metas: Sequence[Mapping[str, int | float]]) -> None:
     if not codec.needs_model and (found := len({tuple(meta.items()) for meta in metas})) > MAX_METAS:
         raise ValueError(f"the signals are of {found} different networks; a file holds at most {MAX_METAS}: use several files")
+
+
+def _decoding_work(codec: Codec, grids: Sequence[Grid], metas: Sequence[Mapping[str, int | float]]) -> int:
+    """Of all signals; once for those that are alike, for a file may hold many."""
+    alike = Counter((grid, tuple(meta.items())) for grid, meta in zip(grids, metas, strict=True))
+    return sum(count * codec.decoding_work(grid, dict(meta)) for (grid, meta), count in alike.items())
 
 
 def _joint(models: Iterable[SymbolModel]) -> list[list[SymbolModel]]:

@@ -42,19 +42,19 @@ def run(options: argparse.Namespace) -> None:
 
     with progress("decoding", len(files)) as (advance, _):
         for model, group in in_groups(read()):
-            _decode_group(model, group, options.max_pixels)
+            _decode_group(model, group, options.max_pixels, options.max_work)
             advance(len(group))
 
 
-def _decode_group(model: vcinr.Model, group: list, max_pixels: int) -> None:
+def _decode_group(model: vcinr.Model, group: list, max_pixels: int, max_work: int) -> None:
     try:
-        pictures = model.decode_batch([data for _, _, data in group], max_pixels)
+        pictures = model.decode_batch([data for _, _, data in group], max_pixels, max_work)
     except (BitstreamError, MemoryError):
         # One by one, to name the file that is wrong, or to take less memory.
         pictures = []
         for source, _, data in group:
             with about(source):
-                pictures.append(model.decode(data, max_pixels))
+                pictures.append(model.decode(data, max_pixels, max_work))
     for (_, target, _), picture in zip(group, pictures, strict=True):
         _write_picture(target, picture)
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import vcinr
+from vcinr.bitstream.limits import NO_LIMIT
 from vcinr.cli.files import GROUP_PIXELS, about, check_overwritten, in_groups, pairs, read_coded
 from vcinr.cli.progress import progress
 from vcinr.cli.starting import start_jax
@@ -76,10 +77,10 @@ def _verify(model: vcinr.Model, group: list, codes: list, max_pixels: int) -> li
     for (_, target, _), code in zip(group, codes, strict=True):
         with about(target):
             written.append(read_coded(target))
-            _, (read,), _ = model.read_codes(written[-1], max_pixels)
+            _, (read,), _ = model.read_codes(written[-1], max_pixels, NO_LIMIT)
             if not all(np.array_equal(read.streams[name], code.streams[name]) for name in model.codec.streams):
                 raise ValueError("it reads back as other symbols than were coded")
-    decoded = model.decode_batch(written, max_pixels)
+    decoded = model.decode_batch(written, max_pixels, NO_LIMIT)
     return [
         f", symbols equal, {psnr_db(mean_squared_error(picture, other)):.2f} dB"
         for (_, _, picture), other in zip(group, decoded, strict=True)

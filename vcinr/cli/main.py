@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import vcinr
-from vcinr.bitstream import container
+from vcinr.bitstream import container, limits
 from vcinr.cli import decode, encode, info
 
 # JAX, rich and Pillow are imported where they are needed: `vcinr --help` and `vcinr info` answer without them.
@@ -89,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("paths", nargs="+", metavar="FILE")
     command.add_argument("--out", metavar="DIR", help="folder for NAME.png of each FILE")
     command.add_argument("--model", metavar="DIR", help="the model it was encoded with; default: found by its fingerprint")
+    work = limits.DEFAULT_MAX_WORK
+    command.add_argument(
+        "--max-work", type=_positive(int), default=work, help="refuse files that take more multiplications (%(default)s)"
+    )
 
     command = add("info", info.run, "What a file says of itself.")
     command.add_argument("path", metavar="FILE")

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,21 +22,21 @@ from vcinr.adaptation.long_fit import OptimiserSpec, overfit
 from vcinr.adaptation.objective import chunked_mean_squared_error
 from vcinr.bitstream import container
 from vcinr.bitstream.container import BitstreamError
-from vcinr.codec import QUICKEST, Code, EncodeRequest
+from vcinr.codec import QUICKEST, Code, EncodeRequest, Piece
 from vcinr.codecs.whole_signals import SelfContainedCodec
 from vcinr.entropy.range_coder import RawBits
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig, evaluate
-from vcinr.modalities.picture import MODALITIES
+from vcinr.modalities import MODALITIES
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Progress
-from vcinr.weights.evaluation import check_work, evaluate_networks
+from vcinr.weights.evaluation import check_work, network_pieces
 from vcinr.weights.signal_batches import SignalBatch, batch_progress, batches_of_equal_shape
 
 BITS = 16
 """Of a weight in the file."""
 MAX_DEPTH, MAX_WIDTH, MAX_OMEGA_0, MAX_WEIGHTS = 64, 1024, 1000, 2**20
-"""What a file may ask for; `check_work` bounds weights times samples."""
+"""What a file may ask for; a reader's `vcinr.bitstream.limits.Limits` bound weights times samples."""
 STEPS_A_CHUNK = 2**36
 """Multiplications between two checkpoints, half a minute and more on two CPU cores."""
 
@@ -88,6 +88,7 @@ class CoinConfig:
         return tuple(sorted(chosen, key=lambda a: (num_weights(field_of(self.modality, *a, self.omega_0)), a)))
 
 
+@functools.lru_cache(maxsize=1024)
 def field_of(modality: str, depth: int, width: int, omega_0: int) -> FieldConfig:
     """The SIREN of an architecture. ValueError beyond `MAX_DEPTH`, `MAX_WIDTH`, `MAX_OMEGA_0` or `MAX_WEIGHTS`."""
     limits = (("depth", depth, MAX_DEPTH), ("width", width, MAX_WIDTH), ("omega_0", omega_0, MAX_OMEGA_0))
@@ -178,7 +179,7 @@ class Coin(SelfContainedCodec):
         meta = {"depth": field.num_layers, "width": field.width, "omega_0": c.omega_0}
         steps = self.num_steps(request.effort)
         for signal in signals:
-            check_work(num_weights(field), signal.grid.shape)
+            check_work(field, signal.grid.shape)
         codes: dict[int, Code] = {}
         batches = batches_of_equal_shape(signals, c.batch_samples)
         for i, batch in enumerate(batches):
@@ -216,16 +217,17 @@ class Coin(SelfContainedCodec):
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Mapping[str, Any], decoded: Any, name: str) -> RawBits:
         """16 bits a weight, as many as the architecture in ``meta`` has. ValueError for one that no encoder writes."""
-        del params, point, decoded, name
-        count = num_weights(field_of(self.modality, meta["depth"], meta["width"], meta["omega_0"]))
-        check_work(count, grid.shape)
-        return RawBits(BITS, count)
+        del params, point, grid, decoded, name
+        return RawBits(BITS, num_weights(self.network(meta)))
 
-    def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
-        """Decoded values, float32 [1, n, c]. BitstreamError for weights that are not finite."""
+    def network(self, meta: Mapping[str, Any]) -> FieldConfig:
+        return field_of(self.modality, *(meta[name] for name in META_TYPES))
+
+    def synthesise_pieces(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> Iterator[Piece]:
+        """Decoded values. BitstreamError for weights that are not finite."""
         del params, point
-        fields = [field_of(self.modality, *(code.meta[name] for name in META_TYPES)) for code in codes]
-        return evaluate_networks(fields, [from_symbols(code.streams["weights"]) for code in codes], grids)
+        fields = [self.network(code.meta) for code in codes]
+        return network_pieces(fields, (from_symbols(code.streams["weights"]) for code in codes), grids)
 
     def _field(self, point: int) -> FieldConfig:
         return field_of(self.modality, *self.config.points[point], self.config.omega_0)

@@ -6,7 +6,7 @@ The linear floor: as modality-agnostic as an INR, trained in seconds. A codec th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcinr.batching import map_batches, per_signal
-from vcinr.codec import QUICKEST, Code, Codec, EncodeRequest
+from vcinr.codec import QUICKEST, Code, Codec, EncodeRequest, Piece
+from vcinr.compression.pieces import patch_pieces, patches_at_once
 from vcinr.datasets.sources import ArraySource
 from vcinr.entropy.range_coder import Table
 from vcinr.entropy.tables import tables_from_columns
+from vcinr.modalities import MODALITIES
 from vcinr.modalities.examples import modality_of, normalise_batch
-from vcinr.modalities.picture import MODALITIES
 from vcinr.signals.principal_components import principal_components
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import ClosedForm, ExampleSource, Params, Workplace
@@ -120,11 +121,13 @@ class KLT(Codec):
         chosen = params["points"][str(point)]
         return {"mean": params["mean"], "basis": params["basis"], "step": chosen["step"], **chosen["tables"].to_arrays()}
 
-    def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
-        """Decoded values, float32 [p, n, c]."""
-        k = params["basis"].shape[0]
-        symbols = np.concatenate([code.streams["coefficients"].reshape(-1, k) for code in codes])
+    def synthesise_pieces(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> Iterator[Piece]:
+        """Decoded values, some patches at a time."""
+        del grids
+        k, d = params["basis"].shape
+        at_once = patches_at_once(k + d)
+        symbols = [code.streams["coefficients"].reshape(-1, k) for code in codes]
+        blocks = ((i, (own[a : a + at_once],)) for i, own in enumerate(symbols) for a in range(0, len(own), at_once))
         shared = (params["mean"], params["basis"], params["points"][str(point)]["step"])
-        values = map_batches(reconstruct, self.config, shared, (symbols,), BATCH)
         channels = MODALITIES[self.config.modality].channels
-        return [part.reshape(len(part), -1, channels) for part in per_signal(values, grids)]
+        return patch_pieces(reconstruct, self.config, shared, blocks, channels, BATCH, at_once)

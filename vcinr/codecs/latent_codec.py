@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,17 +19,18 @@ import numpy as np
 from vcinr.adaptation import meta_learning
 from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent, layers_loss
 from vcinr.batching import map_batches, patch_rows, per_signal
-from vcinr.codec import QUICKEST, Code, Codec, EncodeRequest
+from vcinr.codec import QUICKEST, Code, Codec, EncodeRequest, Piece
 from vcinr.compression.bottleneck import BottleneckConfig
 from vcinr.compression.interface import Compression
+from vcinr.compression.pieces import patch_pieces, patches_at_once
 from vcinr.compression.uniform import UniformCompression, UniformConfig
 from vcinr.compression.variational import VariationalCompression
 from vcinr.context.compression import ContextualCompression, ContextualConfig
 from vcinr.datasets.sources import ArraySource
 from vcinr.entropy.range_coder import Table
 from vcinr.fields.field import FieldConfig, evaluate, make_field
+from vcinr.modalities import MODALITIES
 from vcinr.modalities.examples import modality_of, normalise_batch
-from vcinr.signals.grids import pixel_grid
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import AnyStage, Params, PatchExamples, TrainingConfig
 
@@ -140,7 +141,8 @@ class LatentCodec(Codec):
 
     def values(self, params: Params, latent: jax.Array) -> jax.Array:
         """The field of a patch on its own coordinates, [n, c], from the numbers [m] that the file holds."""
-        return evaluate(self.config.field, self.layers(params, latent), jnp.asarray(pixel_grid(self.patch)))
+        coords = jnp.asarray(MODALITIES[self.modality].coordinates(self.patch))
+        return evaluate(self.config.field, self.layers(params, latent), coords)
 
     def distortion(self, params: Params, latent: jax.Array, values: jax.Array) -> jax.Array:
         """MSE of the field that the numbers [m] make, against a patch's values [n, c]."""
@@ -204,11 +206,17 @@ class LatentCodec(Codec):
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         return {"/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in leaves}
 
-    def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
-        """Decoded values, float32 [p, n, c]."""
-        rows = [self.compression.symbol_rows(self, params, code.streams, grid) for code, grid in zip(codes, grids, strict=True)]
-        shared = (self.decoder_params(params), self.compression.decoder_parts(params, point))
-        return per_signal(map_batches(_decode_row, self, shared, (np.concatenate(rows),), self.config.encode_batch), grids)
+    def synthesise_pieces(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> Iterator[Piece]:
+        """Decoded values, some patches at a time."""
+        c, compression = self.config, self.compression
+        at_once = patches_at_once(compression.row_length(self, params) + self.num_values)
+        blocks = (
+            (i, (rows,))
+            for i, (code, grid) in enumerate(zip(codes, grids, strict=True))
+            for rows in compression.row_blocks(self, params, code.streams, grid, at_once)
+        )
+        shared = (self.decoder_params(params), compression.decoder_parts(params, point))
+        return patch_pieces(_decode_row, self, shared, blocks, c.field.channels, c.encode_batch, at_once)
 
 
 def kept_entries(params: Params, latent: jax.Array) -> jax.Array:

@@ -7,25 +7,25 @@ entropy coding. Decoding: evaluate the network at all coordinates. Nothing is tr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vcinr.adaptation.long_fit import OptimiserSpec
-from vcinr.codec import QUICKEST, Code, EncodeRequest
+from vcinr.codec import QUICKEST, Code, EncodeRequest, Piece
 from vcinr.codecs.whole_signals import SelfContainedCodec
 from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
-from vcinr.modalities.picture import MODALITIES
+from vcinr.modalities import MODALITIES
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params
 from vcinr.weights import coding as weight_coding
 from vcinr.weights.coding import FitConfig, WeightCodingConfig
-from vcinr.weights.evaluation import check_work, evaluate_networks
+from vcinr.weights.evaluation import check_work, network_pieces
 from vcinr.weights.signal_batches import batch_progress, batches_of_equal_shape
 
 # Their place is what a file holds, so new ones go to the end.
@@ -126,6 +126,11 @@ def field_of(modality: str, meta: Mapping[str, int | float]) -> FieldConfig:
     return field
 
 
+@functools.lru_cache(maxsize=1024)
+def _cached_field_of(modality: str, *values: int) -> FieldConfig:
+    return field_of(modality, dict(zip(MAX_META, values, strict=True)))
+
+
 @dataclasses.dataclass(frozen=True)
 class StrumplerBasic(SelfContainedCodec):
     """The codec; see `vcinr.codec.Codec`."""
@@ -162,7 +167,7 @@ class StrumplerBasic(SelfContainedCodec):
         fit = FitConfig(field, c.l1, c.chunk)
         key = jax.random.key(c.seed) if request.key is None else request.key
         for signal in signals:
-            check_work(siren.num_weights(field.sizes()), signal.grid.shape)
+            check_work(field, signal.grid.shape)
         start = siren.flatten(siren.init_layers(key, field.sizes(), field.omega_0, field.output_bias, field.activation))
         codes: dict[int, Code] = {}
         batches = batches_of_equal_shape(signals, c.batch_samples)
@@ -187,14 +192,15 @@ class StrumplerBasic(SelfContainedCodec):
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> SymbolModel:
         """From the file alone: the head gives the number of weights, the streams before give their tables."""
-        del params, point
-        field = field_of(self.modality, meta)
-        check_work(siren.num_weights(field.sizes()), grid.shape)
-        return weight_coding.symbol_model(field, decoded, name)
+        del params, point, grid
+        return weight_coding.symbol_model(self.network(meta), decoded, name)
 
-    def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
-        """Decoded values, float32 [1, n, c]; signals of one architecture together, whatever their ω₀."""
+    def network(self, meta: Mapping[str, Any]) -> FieldConfig:
+        return _cached_field_of(self.modality, *(meta[name] for name in MAX_META))
+
+    def synthesise_pieces(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> Iterator[Piece]:
+        """Decoded values."""
         del params, point
-        fields = [field_of(self.modality, code.meta) for code in codes]
-        weights = [weight_coding.decoded_weights(field, code) for field, code in zip(fields, codes, strict=True)]
-        return evaluate_networks(fields, weights, grids)
+        fields = [self.network(code.meta) for code in codes]
+        weights = (weight_coding.decoded_weights(field, code) for field, code in zip(fields, codes, strict=True))
+        return network_pieces(fields, weights, grids)

@@ -8,7 +8,7 @@ entropy coding. Decoding: evaluate the network of weights θ₀ + Δ at all coor
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from vcinr.adaptation import meta_learning
 from vcinr.adaptation.long_fit import OptimiserSpec
 from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent
 from vcinr.batching import map_batches
-from vcinr.codec import QUICKEST, Code, EncodeRequest
+from vcinr.codec import QUICKEST, Code, EncodeRequest, Piece
 from vcinr.codecs.whole_signals import WholeSignalCodec
 from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
@@ -29,7 +29,7 @@ from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Stage, TrainingConfig
 from vcinr.weights import coding as weight_coding
 from vcinr.weights.coding import FitConfig, WeightCodingConfig
-from vcinr.weights.evaluation import evaluate_everywhere
+from vcinr.weights.evaluation import network_pieces
 from vcinr.weights.signal_batches import SignalBatch, batch_progress, batches_of_equal_shape
 
 
@@ -65,8 +65,10 @@ class StrumplerMetaConfig:
         for key in ("coord_dim", "channels"):
             if getattr(self.field, key) != getattr(row, key):
                 raise ValueError(f"field.{key} is {getattr(self.field, key)}, but a {row.name} has {getattr(row, key)}")
-        if self.field.modulation != "weight_update" or self.field.linear_head:
-            raise ValueError("strumpler_meta codes changes of weights: field.modulation is weight_update, without linear_head")
+        if self.field.modulation != "weight_update" or self.field.linear_head or self.field.last_width:
+            raise ValueError(
+                "strumpler_meta codes changes of weights: field.modulation is weight_update, without linear_head or last_width"
+            )
         if self.adaptation.learn_start:
             raise ValueError("strumpler_meta needs adaptation.learn_start=False: weights are θ₀ where the update is 0")
         if not self.l1 or len(self.l1) != len(self.bits):
@@ -159,12 +161,12 @@ class StrumplerMeta(WholeSignalCodec):
         del point
         return {f"shared/{name}": np.asarray(array) for name, array in params["shared"].items()}
 
-    def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
-        """Decoded values, float32 [1, n, c]."""
+    def synthesise_pieces(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> Iterator[Piece]:
+        """Decoded values."""
         del point
-        field = self.config.field
-        updates = [weight_coding.decoded_weights(field, code) for code in codes]
-        return evaluate_everywhere(weight_coding.field_values, field, base_weights(self.config, params["shared"]), updates, grids)
+        field, base = self.config.field, np.asarray(base_weights(self.config, params["shared"]))
+        weights = (base + weight_coding.decoded_weights(field, code) for code in codes)
+        return network_pieces([field] * len(codes), weights, grids, unit_frequency=False)
 
 
 def _adapt_row(config: StrumplerMetaConfig, trained: Any, values: jax.Array, weight: jax.Array) -> jax.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
@@ -87,9 +87,15 @@ class Compression:
         """See `vcinr.codec.Codec.symbol_model`."""
         raise NotImplementedError
 
-    def symbol_rows(self, codec: LatentModel, params: Params, streams: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
-        """The symbols that `synthesise` needs of each patch of one signal, [p, r] (host)."""
+    def row_blocks(
+        self, codec: LatentModel, params: Params, streams: Mapping[str, np.ndarray], grid: Grid, at_once: int
+    ) -> Iterator[np.ndarray]:
+        """The symbols that `synthesise` needs of each patch of one signal, ``at_once`` patches at a time, [m, r] (host)."""
         raise NotImplementedError
+
+    def row_length(self, codec: LatentModel, params: Params) -> int:
+        """r of `row_blocks`."""
+        return codec.num_coded(params)
 
     def decoder_parts(self, params: Params, point: int) -> Mapping[str, Any]:
         """Arrays that `synthesise` needs: what the fingerprint covers besides the field and the tables."""
@@ -101,7 +107,7 @@ class Compression:
         return {}
 
     def synthesise(self, parts: Mapping[str, Any], symbols: jax.Array) -> jax.Array:
-        """A row [r] of `symbol_rows`, as float → latent [m]."""
+        """A row [r] of `row_blocks`, as float → latent [m]."""
         raise NotImplementedError
 
     def modelled_bits(

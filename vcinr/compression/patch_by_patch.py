@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -38,9 +38,12 @@ class PatchByPatch(Compression):
         own = np.zeros(count, np.int32) if tables.num_tables == 1 else np.arange(count, dtype=np.int32)
         return Table(tables, np.tile(own, grid.num_patches))
 
-    def symbol_rows(self, codec: LatentModel, params: Params, streams: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
-        """Symbols [p, m]."""
-        return streams["latent"].reshape(grid.num_patches, codec.num_coded(params))
+    def row_blocks(
+        self, codec: LatentModel, params: Params, streams: Mapping[str, np.ndarray], grid: Grid, at_once: int
+    ) -> Iterator[np.ndarray]:
+        """Symbols of some patches, [m, k]."""
+        symbols = streams["latent"].reshape(grid.num_patches, codec.num_coded(params))
+        return (symbols[start : start + at_once] for start in range(0, len(symbols), at_once))
 
 
 def check_count(numbers: int, grid: Grid) -> int:

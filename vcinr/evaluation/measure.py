@@ -95,12 +95,12 @@ def _measure_point(
     files = model.encode_batch(pictures, point=point, workdir=workdir, progress=encoding)
     report("files written", encoded)
     # What we have encoded ourselves needs no protection: the limit is against hostile files.
-    floats = model.decode_values_batch(files, max_pixels=NO_LIMIT)
+    floats = model.decode_values_batch(files, max_pixels=NO_LIMIT, max_work=NO_LIMIT)
     decoded = [model.denormalise(values) for values in floats]
     _check_shapes(pictures, decoded, "files")
     report("files decoded", encoded + 1)
-    container = model.join(files, max_pixels=NO_LIMIT)
-    together = model.decode_together(container, max_pixels=NO_LIMIT)
+    container = model.join(files, max_pixels=NO_LIMIT, max_work=NO_LIMIT)
+    together = model.decode_together(container, max_pixels=NO_LIMIT, max_work=NO_LIMIT)
     differences = _count_differences(decoded, together)
     report("container written and decoded", encoded + 2)
     float_mses = [mean_squared_error(picture, values) for picture, values in zip(pictures, floats, strict=True)]

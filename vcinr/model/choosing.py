@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcinr.bitstream.limits import NO_LIMIT
 from vcinr.codec import QUICKEST, EncodeRequest
 
 if TYPE_CHECKING:
     from vcinr.model.model import Model
-
-NO_LIMIT = 2**63
 
 
 def default_point(model: Model) -> int:
@@ -48,7 +47,7 @@ def choose_point(
     tried = []
     for point in range(len(model.points)):
         data = model.encode_together(signals, point, request.effort, **options)
-        decoded = model.decode_together(data, max_pixels=NO_LIMIT)
+        decoded = model.decode_together(data, NO_LIMIT, NO_LIMIT)
         quality = np.mean([_psnr_db(model, *pair) for pair in zip(signals, decoded, strict=True)])
         samples = sum(math.prod(each.shape[:-1]) for each in decoded)
         tried.append((8.0 * len(data) / samples, float(quality), point))

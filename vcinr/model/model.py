@@ -14,8 +14,9 @@ from vcinr.bitstream import container
 from vcinr.bitstream import payload as payload_coding
 from vcinr.bitstream.container import DEFAULT_MAX_PIXELS, BitstreamError
 from vcinr.bitstream.fingerprint import fingerprint
-from vcinr.codec import Code, Codec, EncodeRequest, grid_of
-from vcinr.modalities.picture import MODALITIES
+from vcinr.bitstream.limits import DEFAULT_MAX_WORK, NO_LIMIT, Limits
+from vcinr.codec import Code, Codec, EncodeRequest, grid_of, num_samples
+from vcinr.modalities import MODALITIES
 from vcinr.model.choosing import choose_point, default_point
 from vcinr.model.folder import cast_params, check_precision, open_params, save
 from vcinr.signals.patches import from_values, to_signal
@@ -126,45 +127,60 @@ class Model:
         point = self._point(signals, point, bpp, psnr_db, encode_request(effort, workdir, progress))
         return self.write_codes(point, *self.make_codes(signals, point, effort, workdir=workdir, progress=progress))
 
-    def decode(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-        """The signal of a file. BitstreamError for anything but a whole file of one signal made with this model."""
-        return self.decode_batch([data], max_pixels)[0]
+    def decode(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK) -> np.ndarray:
+        """The signal of a file.
 
-    def decode_batch(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS) -> list[np.ndarray]:
-        """The signals of many files, of one signal each; ``max_pixels`` holds for each file."""
-        return [self.denormalise(values) for values in self.decode_values_batch(files, max_pixels)]
+        max_pixels, max_work: what the file may ask for; see `vcinr.bitstream.limits.Limits`.
+        Raises BitstreamError for anything but a whole file of one signal made with this model, within the limits.
+        """
+        return self.decode_batch([data], max_pixels, max_work)[0]
 
-    def decode_together(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> list[np.ndarray]:
-        """All signals of a container; of symbols, half of ``max_pixels`` are decoded at most, or 2^25, or 4 a sample."""
-        point, codes, grids = self.read_codes(data, max_pixels)
-        return [self.denormalise(values) for values in self._synthesise([point] * len(codes), codes, grids)]
+    def decode_batch(
+        self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK
+    ) -> list[np.ndarray]:
+        """The signals of many files, of one signal each; limits hold for each file."""
+        return self._raw(*self._read_each(files, max_pixels, max_work))
 
-    def decode_values_batch(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS) -> list[np.ndarray]:
+    def decode_together(
+        self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK
+    ) -> list[np.ndarray]:
+        """All signals of a container; limits hold for all of them together."""
+        point, codes, grids = self.read_codes(data, max_pixels, max_work)
+        return self._raw([point] * len(codes), codes, grids)
+
+    def decode_values_batch(
+        self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK
+    ) -> list[np.ndarray]:
         """The signals of many files in normalised units, float32 [*shape, c], neither clipped nor rounded."""
+        return self._values(*self._read_each(files, max_pixels, max_work))
+
+    def _read_each(
+        self, files: Sequence[bytes], max_pixels: int, max_work: int
+    ) -> tuple[list[int], list[Code], list[Grid]]:
         points, codes, grids = [], [], []
         for i, data in enumerate(files):
             try:
                 if (count := len(container.peek(data, max_pixels).shapes)) > 1:
                     raise BitstreamError(f"the file holds {count} signals: use Model.decode_together")
-                point, (code,), (grid,) = self.read_codes(data, max_pixels)
+                point, (code,), (grid,) = self.read_codes(data, max_pixels, max_work)
             except BitstreamError as error:
                 raise error if len(files) == 1 else BitstreamError(f"file {i} of 0 to {len(files) - 1}: {error}") from error
             points.append(point)
             codes.append(code)
             grids.append(grid)
-        return self._synthesise(points, codes, grids)
+        return points, codes, grids
 
     def denormalise(self, values: np.ndarray) -> np.ndarray:
         """What `decode` gives of what `decode_values_batch` gives, e.g. uint8 [h, w, 3] of float32 [h, w, 3]."""
         return self.modality.denormalise(values)
 
-    def join(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
+    def join(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK) -> bytes:
         """One container of the signals of many files, in order, without encoding them again.
 
         ValueError where points decode differently. They do not where files name their networks themselves, at most 16 different
         ones a container. The bytes are those of `encode_together` on the same symbols.
         """
-        read = [self.read_codes(data, max_pixels) for data in files]
+        read = [self.read_codes(data, max_pixels, max_work) for data in files]
         points = {point for point, _, _ in read}
         if len(points) != 1:
             raise ValueError(f"a container holds signals of one operating point, not of {sorted(points)}")
@@ -190,7 +206,9 @@ class Model:
         payload = payload_coding.encode_payload(self.codec, self.params, point, grids, codes)
         return container.write(head, payload, container.checksum(head, payload_coding.ordered_streams(self.codec, codes)))
 
-    def read_codes(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, list[Code], list[Grid]]:
+    def read_codes(
+        self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK
+    ) -> tuple[int, list[Code], list[Grid]]:
         """(point, codes, grids) of a file: its symbols, checked against its CRC. BitstreamError as for `decode`."""
         fingerprint = container.peek(data, max_pixels).fingerprint
         point = self.fingerprints.get(fingerprint)
@@ -202,8 +220,8 @@ class Model:
         frame = container.read(data, self.codec.meta_types, max_pixels)
         self.check_size(frame.shapes, max_pixels)
         grids = [grid_of(self.codec, shape) for shape in frame.shapes]
-        max_symbols = max(payload_coding.MAX_SYMBOLS, max_pixels // 2)
-        codes = payload_coding.decode_payload(self.codec, self.params, point, grids, frame.metas, frame.payload, max_symbols)
+        limits = Limits(max_pixels, max_work)
+        codes = payload_coding.decode_payload(self.codec, self.params, point, grids, frame.metas, frame.payload, limits)
         container.check(frame, payload_coding.ordered_streams(self.codec, codes))
         return point, codes, grids
 
@@ -217,23 +235,23 @@ class Model:
         if any(len(shape) != rank for shape in shapes):
             raise BitstreamError(f"shape {shapes[0]} does not fit this model's signals, which have {rank} dimensions")
         grids = [grid_of(self.codec, shape) for shape in shapes]
-        samples = sum(grid.num_patches * math.prod(grid.patch) for grid in grids)
+        samples = sum(map(num_samples, grids))
         if samples > max(max_pixels, 4 * math.prod(patch)):
             what = f"its patches of {'×'.join(map(str, patch))} hold" if patch else "it holds"
             raise BitstreamError(f"{what} {samples} samples; the limit is {max_pixels}")
 
     def payload_bytes(self, data: bytes) -> int:
         """Bytes of a file's coded symbols alone."""
-        return len(container.read(data, self.codec.meta_types, 2**63).payload)
+        return len(container.read(data, self.codec.meta_types, NO_LIMIT).payload)
 
     def estimated_bits(self, data: bytes) -> float:
         """What the tables say that a file's symbols cost, in bits."""
-        point, codes, grids = self.read_codes(data, 2**63)
+        point, codes, grids = self.read_codes(data, NO_LIMIT, NO_LIMIT)
         return sum(payload_coding.estimated_bits(self.codec, self.params, point, g, c) for g, c in zip(grids, codes, strict=True))
 
     def modelled_bits(self, files: Sequence[bytes]) -> list[float] | None:
         """What the float entropy model says of each file's symbols, in bits; None for a codec that has none beside its tables."""
-        read = [self.read_codes(data, 2**63) for data in files]
+        read = [self.read_codes(data, NO_LIMIT, NO_LIMIT) for data in files]
         bits = [self.codec.modelled_bits(self.params, point, codes) for point, codes, _ in read]
         return None if None in bits else [sum(each) for each in bits]
 
@@ -282,17 +300,39 @@ class Model:
             return self.default_point
         return choose_point(self, signals, bpp, psnr_db, request)
 
-    def _synthesise(self, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
+    def _values(self, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Values of signals, float32 [*shape, c]; all of one point in joint batches."""
         values: list[np.ndarray] = [np.empty(0)] * len(codes)
-        for point in sorted(set(points)):
-            chosen = [i for i, each in enumerate(points) if each == point]
+        for point, chosen in _by_point(points):
             parts = self.codec.synthesise(self.params, point, [codes[i] for i in chosen], [grids[i] for i in chosen])
             for i, part in zip(chosen, parts, strict=True):
-                if not np.isfinite(part).all():
-                    raise BitstreamError("the file's symbols decode to values that are not finite: no encoder has written it")
+                _check_finite(part)
                 values[i] = from_values(part, grids[i])
         return values
+
+    def _raw(self, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
+        """Raw arrays [*shape, channels] of signals; floats, which take several times as much, are never held all at once."""
+        arrays: list[np.ndarray] = [np.empty(0)] * len(codes)
+        for point, chosen in _by_point(points):
+            own = [grids[i] for i in chosen]
+            for number, start, values in self.codec.synthesise_pieces(self.params, point, [codes[i] for i in chosen], own):
+                _check_finite(values)
+                part, i = self.denormalise(values), chosen[number]
+                if start == 0:
+                    arrays[i] = np.empty((num_samples(grids[i]), *part.shape[1:]), part.dtype)
+                arrays[i][start : start + len(part)] = part
+        shaped = (array.reshape(grid.num_patches, -1, array.shape[-1]) for array, grid in zip(arrays, grids, strict=True))
+        return [from_values(array, grid) for array, grid in zip(shaped, grids, strict=True)]
+
+
+def _by_point(points: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Each operating point with the signals of it."""
+    return [(point, [i for i, each in enumerate(points) if each == point]) for point in sorted(set(points))]
+
+
+def _check_finite(values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise BitstreamError("the file's symbols decode to values that are not finite: no encoder has written it")
 
 
 def encode_request(effort: int, workdir: Folder, progress: Report) -> EncodeRequest:

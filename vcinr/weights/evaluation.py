@@ -1,120 +1,157 @@
-"""Fields evaluated at every coordinate of whole signals, in chunks that share few compiled programs."""
+"""Networks that files hold, evaluated at every sample of whole signals: in bounded memory, by one program per width.
+
+A program takes a network's weights as one vector, however many layers they are of: hidden layers are a loop whose length it
+is told. So networks of one width and encoding share a program, whatever their depth and frequency.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
-from vcinr.batching import map_batches
+from vcinr.bitstream.limits import DEFAULT_MAX_WORK
+from vcinr.codec import Piece
+from vcinr.devices import local_mesh, pmapped, replicate
 from vcinr.fields import siren
-from vcinr.fields.field import FieldConfig, evaluate
+from vcinr.fields.encodings import encode, encoded_dim
+from vcinr.fields.field import FieldConfig
 from vcinr.signals.grids import pixel_grid
 from vcinr.signals.signal import Grid
 
-EVALUATED_SAMPLES = 2**16
-"""Coordinates at which one device evaluates fields together."""
-HELD_NUMBERS = 2**24
-"""Coordinates and latents held for that at once."""
+_log = logging.getLogger(__name__)
+
 MAX_WORK = 2**42
-"""Multiplications that decoding one signal may take, minutes on a CPU."""
-SMALLEST_CHUNK, LARGEST_CHUNK = 2**10, 2**14
-"""Coordinates per chunk, a power of two within these, so that pictures of many shapes share few programs."""
+"""Multiplications that decoding a signal may take for it to be encoded, minutes on a CPU."""
+NUMBERS_PER_DEVICE, NUMBERS_AT_ONCE = 2**19, 2**22
+"""Outputs of a layer that a device evaluates at once, about what a cache holds, and that all devices do; a program holds a few
+times as many."""
+SMALLEST_CHUNK, LARGEST_CHUNK = 2**10, 2**16
+"""Samples per call, over all devices: a power of two, so that signals of many shapes share few programs."""
+PADDED_LAYERS, PADDED_WEIGHTS = 64, 2**20
+"""Weights are padded to those of so many layers, but to no more than so many."""
+SINE_WORK = 16
+"""Multiplications that one sine of an encoding or a layer counts for."""
+
+Network = tuple[Float[Array, " p"], Any, Any]
+"""(weights in the order of `siren.flatten`, padded; number of layers before the output; scale ω₀)."""
 
 
-def check_work(num_weights: int, shape: Sequence[int]) -> None:
-    """ValueError where a network of so many weights takes over `MAX_WORK` multiplications at all samples of a shape."""
-    work = num_weights * math.prod(shape)
-    if work > MAX_WORK:
-        samples = "×".join(map(str, shape))
-        raise ValueError(f"{num_weights} weights at {samples} samples take {work} multiplications; the limit is {MAX_WORK}")
+def work(field: FieldConfig, shape: Sequence[int]) -> int:
+    """Multiplications that evaluating a network at all samples of a shape takes; a sine counts for `SINE_WORK`."""
+    sizes = field.sizes()
+    sines = sum(fan_out for _, fan_out in sizes[:-1]) + (encoded_dim(field) if field.encoding != "none" else 0)
+    return (siren.num_weights(sizes) + SINE_WORK * sines) * math.prod(shape)
 
 
-def evaluate_everywhere(
-    function: Callable[[Any, Any, jax.Array, jax.Array], jax.Array],
-    config: Hashable,
-    shared: Any,
-    latents: Sequence[np.ndarray],
-    grids: Sequence[Grid],
-) -> list[np.ndarray]:
-    """Values of whole signals at all of their coordinates.
+def check_work(field: FieldConfig, shape: Sequence[int]) -> None:
+    """ValueError where evaluating a network at all samples of a shape takes over `MAX_WORK` multiplications.
 
-    Args:
-      function: ``function(config, shared, latent [k], coords [m, d])`` → values [m, c]; module-level, compiled once per pair of
-        it and ``config``.
-      config: static, part of the compiled program.
-      shared: arrays that all signals use.
-      latents: one [k] per signal, all of equal length.
-      grids: one per signal, a single patch of its own shape.
-
-    Returns:
-      float32 [1, n, c] per signal.
+    Over what readers take by default, a warning is logged that names the option they need.
     """
-    chunks = [_chunk(math.prod(grid.shape)) for grid in grids]
-    outputs: list[list[np.ndarray]] = [[] for _ in grids]
-    coords_of = functools.lru_cache(maxsize=1)(pixel_grid)
-    for chunk in sorted(set(chunks)):
-        rows = [(i, k) for i, grid in enumerate(grids) if chunks[i] == chunk for k in range(0, math.prod(grid.shape), chunk)]
-        held = max(1, HELD_NUMBERS // (chunk * len(grids[0].shape) + len(latents[0])))
-        for first in range(0, len(rows), held):
-            part = rows[first : first + held]
-            coords = np.stack([_filled(coords_of(grids[i].shape)[k : k + chunk], chunk) for i, k in part])
-            arrays = (np.stack([latents[i] for i, _ in part]), coords)
-            found = map_batches(function, config, shared, arrays, max(1, EVALUATED_SAMPLES // chunk))
-            for (i, k), values in zip(part, found, strict=True):
-                outputs[i].append(values[: math.prod(grids[i].shape) - k])
-    return [np.concatenate(values)[None] for values in outputs]
+    multiplications, samples = work(field, shape), "×".join(map(str, shape))
+    if multiplications > MAX_WORK:
+        raise ValueError(
+            f"a network of {field.num_layers} × {field.width} at {samples} samples takes {multiplications} multiplications to "
+            f"decode; the limit is {MAX_WORK}: choose a smaller one"
+        )
+    if multiplications > DEFAULT_MAX_WORK:
+        _log.warning("decoding %s samples takes %d multiplications: readers need --max-work", samples, multiplications)
 
 
-def at_unit_frequency(field: FieldConfig, weights: np.ndarray, omega_0: int | float) -> np.ndarray:
-    """Weights [p] that mean at ω₀ = 1 what ``weights`` mean at ``omega_0``: sin(ω₀ (h W + b)) = sin(h (ω₀ W) + ω₀ b).
-
-    So one program serves fields of every ω₀.
-    """
+def at_unit_frequency(field: FieldConfig, weights: np.ndarray) -> np.ndarray:
+    """Weights [p] that mean at ω₀ = 1 what ``weights`` mean in a field: sin(ω₀ (h W + b)) = sin(h (ω₀ W) + ω₀ b)."""
+    if field.activation != "sine":
+        return weights
     inner = siren.num_weights(field.sizes()[:-1])
     with np.errstate(over="ignore"):
-        return np.concatenate([np.float32(omega_0) * weights[:inner], weights[inner:]])
+        return np.concatenate([np.float32(field.omega_0) * weights[:inner], weights[inner:]])
 
 
-def evaluate_networks(fields: Sequence[FieldConfig], weights: Sequence[np.ndarray], grids: Sequence[Grid]) -> list[np.ndarray]:
-    """Values of whole signals, each a network of its own; those of one architecture together, whatever their ω₀.
+def network_pieces(
+    fields: Sequence[FieldConfig], weights: Iterable[np.ndarray], grids: Sequence[Grid], unit_frequency: bool = True
+) -> Iterator[Piece]:
+    """Values of whole signals, each a network of its own, a chunk of samples at a time.
 
     Args:
-      fields: one per signal.
-      weights: one [p] per signal, in the order of `siren.flatten`.
+      fields: one per signal, without ``last_width``.
+      weights: one [p] per signal, in the order of `siren.flatten`; taken one at a time.
       grids: one per signal, a single patch of its own shape.
-
-    Returns:
-      float32 [1, n, c] per signal.
+      unit_frequency: whether weights are taken `at_unit_frequency`; it rounds otherwise than a layer of any ω₀ does.
     """
-    values: list[np.ndarray] = [np.empty(0)] * len(fields)
-    shared = [dataclasses.replace(field, omega_0=1.0) for field in fields]
-    for field in dict.fromkeys(shared):
-        own = [i for i, each in enumerate(shared) if each == field]
-        rows = [weights[i] for i in own]
-        if field.activation == "sine":
-            rows = [at_unit_frequency(field, row, fields[i].omega_0) for row, i in zip(rows, own, strict=True)]
-        parts = evaluate_everywhere(network_values, field, None, rows, [grids[i] for i in own])
-        for i, part in zip(own, parts, strict=True):
-            values[i] = part
-    return values
+    devices = local_mesh().size
+    for i, (field, row, grid) in enumerate(zip(fields, weights, grids, strict=True)):
+        samples = math.prod(grid.shape)
+        chunk = -(-_chunk(field, samples, devices) // devices) * devices
+        scale = np.float32(1.0 if unit_frequency else field.nonlinearity()[0])
+        row = at_unit_frequency(field, row) if unit_frequency else row
+        padded = np.pad(row, (0, max(0, _capacity(field) - len(row))))
+        network = replicate((padded, np.int32(field.num_layers), scale), local_mesh())
+        run = program(_program_key(field))
+        before: tuple[int, Any] | None = None
+        # One call runs while the values of the one before are used.
+        for start in range(0, samples, chunk):
+            coords = pixel_grid(grid.shape, start, min(start + chunk, samples))
+            if len(coords) < chunk:
+                coords = np.concatenate([coords, np.repeat(coords[-1:], chunk - len(coords), axis=0)])
+            with jax.default_matmul_precision("float32"):
+                values = run(network, coords)
+            if before is not None:
+                yield Piece(i, before[0], np.asarray(before[1]))
+            before = start, values
+        yield Piece(i, before[0], np.asarray(before[1])[: samples - before[0]])
 
 
-def network_values(field: FieldConfig, shared: None, weights: jax.Array, coords: jax.Array) -> jax.Array:
-    """Values [m, c] at coordinates [m, d] of the network with these weights [p]."""
-    del shared
-    return evaluate(field, siren.unflatten(weights, field.sizes()), coords)
+def network_values(field: FieldConfig, network: Network, coords: Float[Array, "m d"]) -> Float[Array, "m c"]:
+    """Values at coordinates in [-1, 1] of a network of any number of layers; of ``field``, those and ω₀ are not looked at."""
+    weights, num_layers, omega_0 = network
+    function = field.nonlinearity()[1]
+    inputs, width, channels = encoded_dim(field), field.width, field.channels
+    # Narrow layers with a column per coordinate: see `siren.NARROW`.
+    columns = max(width, channels) <= siren.NARROW
+
+    def layer(hidden: jax.Array, start: Any, fan_in: int, fan_out: int) -> jax.Array:
+        kernel = jax.lax.dynamic_slice(weights, (start,), (fan_in * fan_out,)).reshape(fan_in, fan_out)
+        bias = jax.lax.dynamic_slice(weights, (start + fan_in * fan_out,), (fan_out,))
+        return kernel.T @ hidden + bias[:, None] if columns else hidden @ kernel + bias
+
+    first, each = (inputs + 1) * width, (width + 1) * width
+    hidden = encode(field, coords)
+    hidden = function(omega_0 * layer(hidden.T if columns else hidden, 0, inputs, width))
+    hidden = jax.lax.fori_loop(
+        0, num_layers - 1, lambda i, hidden: function(omega_0 * layer(hidden, first + i * each, width, width)), hidden
+    )
+    values = layer(hidden, first + (num_layers - 1) * each, width, channels)
+    return values.T if columns else values
 
 
-def _chunk(samples: int) -> int:
-    return min(LARGEST_CHUNK, max(SMALLEST_CHUNK, 1 << (samples - 1).bit_length()))
+@functools.lru_cache(maxsize=64)
+def program(field: FieldConfig) -> Any:
+    """`network_values`, compiled and spread over this process's devices: (network, coords [m, d]) → values [m, c]."""
+    return pmapped(functools.partial(network_values, field), (None, 0), mesh=local_mesh())
 
 
-def _filled(coords: np.ndarray, chunk: int) -> np.ndarray:
-    """Coordinates [chunk, d]: those given, then the last of them repeated."""
-    return np.concatenate([coords, np.repeat(coords[-1:], chunk - len(coords), axis=0)])
+def _program_key(field: FieldConfig) -> FieldConfig:
+    """The field without what its program is told, or does not look at."""
+    same: dict[str, Any] = {"num_layers": 1, "omega_0": 1.0}
+    if field.encoding == "none":
+        same |= {"num_frequencies": 1, "encoding_scale": 1.0}
+    return dataclasses.replace(field, **same)
+
+
+def _chunk(field: FieldConfig, samples: int, devices: int) -> int:
+    widest = max(field.width, encoded_dim(field))
+    most = 1 << (max(1, min(NUMBERS_PER_DEVICE * devices, NUMBERS_AT_ONCE) // widest).bit_length() - 1)
+    return min(LARGEST_CHUNK, most, max(SMALLEST_CHUNK, 1 << (samples - 1).bit_length()))
+
+
+def _capacity(field: FieldConfig) -> int:
+    deep = dataclasses.replace(field, num_layers=PADDED_LAYERS)
+    return min(PADDED_WEIGHTS, siren.num_weights(deep.sizes()))

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import wave
 from pathlib import Path
 
 import jax
@@ -17,7 +18,7 @@ from vcinr.signals.patches import from_values, to_signal
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-FILM, FILM_MODEL, FILM_CONFIG, SOUND, SOUND_KLT, SOUND_VC_INR = range(6)
+FILM, FILM_MODEL, FILM_CONFIG, SOUND, SOUND_FILES, SOUND_KLT, SOUND_CLI, SOUND_VC_INR = range(8)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def flat_psnr_db(signal, peak):
 
 
 def test_the_page_has_the_blocks_that_are_run_and_each_is_short():
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 8
     assert all(len(block.splitlines()) < 40 for block in BLOCKS)
 
 
@@ -93,7 +94,7 @@ def test_an_experiments_config_brings_film_along(run, tmp_path, monkeypatch):
 
 
 def test_every_16_bit_sound_comes_back_from_the_modality(run):
-    run(SOUND)
+    run(SOUND, SOUND_FILES)
     row = MODALITIES["sound"]
     raw = np.arange(-(2**15), 2**15, dtype=np.int16)[:, None]
     values = row.normalise(raw)
@@ -108,27 +109,93 @@ def test_every_16_bit_sound_comes_back_from_the_modality(run):
 @pytest.mark.parametrize(
     "wrong", [np.zeros((8, 1)), np.zeros((8, 2), np.int16), np.zeros(8, np.int16), np.zeros((0, 1), np.int16), [[0]]]
 )
-def test_what_is_no_sound_is_refused_with_the_mend(run, wrong):
-    run(SOUND)
-    with pytest.raises(ValueError, match="mix it down"):
-        MODALITIES["sound"].normalise(wrong)
+def test_what_is_no_sound_is_refused(run, wrong):
+    page = run(SOUND, SOUND_FILES)
+    sound = MODALITIES["sound"]
+    for refuse in (sound.normalise, lambda samples: sound.unpack(page["Recording"](samples, 8000))):
+        with pytest.raises(ValueError, match=r"a sound is a NumPy array of int16 \[samples, 1\], not"):
+            refuse(wrong)
     with pytest.raises(ValueError, match="diverged"):
-        MODALITIES["sound"].denormalise(np.array([[np.nan]]))
+        sound.denormalise(np.array([[np.nan]]))
+
+
+def test_what_is_no_sound_file_is_refused_by_name(run, tmp_path):
+    page = run(SOUND, SOUND_FILES)
+    sound, quiet = MODALITIES["sound"], page["Recording"](np.zeros((300, 1), np.int16), 8000)
+    sound.write("a.wav", quiet)
+    assert sound.read("a.wav", max_samples=300).rate == 8000
+    for text, message in ((b"no sound", "not a .wav file"), (b"", "not a .wav file")):
+        (tmp_path / "b.wav").write_bytes(text)
+        with pytest.raises(ValueError, match=f"b.wav: {message}"):
+            sound.read("b.wav")
+    with pytest.raises(ValueError, match="a.wav: .* longer than 299 samples"):
+        sound.read("a.wav", max_samples=299)
+    with pytest.raises(ValueError, match="a.mp3: sounds are written as one of .wav"):
+        sound.write("a.mp3", quiet)
+    assert sound.from_bytes(sound.to_bytes(quiet)).rate == 8000
 
 
 def test_sounds_pass_the_linear_floor(run):
-    page = run(SOUND, SOUND_KLT)
+    page = run(SOUND, SOUND_FILES, SOUND_KLT)
     check_sound(page, gain_db=20)
+    # 2 magic, 1 version, 4 fingerprint, 1 flags, 2 shape; then the rate, 8000, as the varint of its zigzag code, 16000.
+    assert page["file"][10:12] == bytes([0x80, 0x7D])
+    slow = page["Recording"](page["sound"].samples, 500)
+    model = page["model"]
+    assert model.decode(model.encode(slow)).rate == 500
+    both = model.decode_together(model.join([page["file"], model.encode(slow)]))
+    assert [each.rate for each in both] == [8000, 500]
+    with pytest.raises(ValueError, match="a sample rate lies in 1 to"):
+        model.encode(slow._replace(rate=0))
+
+
+def test_files_of_impossible_sounds_are_refused(run, monkeypatch):
+    page = run(SOUND, SOUND_FILES, SOUND_KLT)
+    with monkeypatch.context() as patch:
+        patch.setattr(page["Sound"], "check_metadata", lambda self, metadata: None)
+        data = page["model"].encode(page["sound"]._replace(rate=0))
+    with pytest.raises(vcinr.BitstreamError, match="metadata are those of no sound: a sample rate lies in 1 to"):
+        page["model"].decode(data)
+
+
+def test_sounds_go_through_the_command_line_with_their_rate(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VCINR_CACHE", "")
+    monkeypatch.setattr("vcinr.model.places.BUNDLED", tmp_path / "bundled")
+    page = run(SOUND, SOUND_FILES, SOUND_KLT, SOUND_CLI)
+    assert "vcinr:" not in capsys.readouterr().err
+    assert (tmp_path / "chord.vcinr").read_bytes() == page["file"]
+    with wave.open("out.wav") as file:
+        assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (8000, 1, 5000)
+        np.testing.assert_array_equal(np.frombuffer(file.readframes(5000), "<i2"), page["decoded"].samples[:, 0])
+    model = ["--model", "runs/sound_klt/model"]
+    assert page["main"](["decode", "chord.vcinr", "--out", "back", *model]) == 0
+    assert (tmp_path / "back" / "chord.wav").read_bytes() == (tmp_path / "out.wav").read_bytes()
+    assert page["main"](["encode", "in.wav", "again.vcinr", "--verify", *model]) == 0
+    assert re.search(r"symbols equal, \d\d\.\d\d dB", capsys.readouterr().out)
+    for words, complaint in [
+        (["decode", "chord.vcinr", "out.png", *model], "out.png: sounds are written as one of .wav"),
+        (["encode", "in.wav", "a.vcinr", "--eight-bit", *model], "--eight-bit says nothing of a sound"),
+        (["encode", "chord.vcinr", "a.vcinr", *model], "chord.vcinr: not a .wav file"),
+    ]:
+        assert page["main"](words) == 1
+        assert capsys.readouterr().err.startswith(f"vcinr: {complaint}")
+    # What needs no model is fitted to the kind of signal that the file's suffix names.
+    short = page["Recording"](page["sound"].samples[:64], 8000)
+    MODALITIES["sound"].write("short.wav", short)
+    assert page["main"](["encode", "short.wav", "short.vcinr", "--model", "coin", "--bpp", "80"]) == 0
+    assert page["main"](["decode", "short.vcinr", "short_out.wav"]) == 0
+    assert MODALITIES["sound"].read("short_out.wav").samples.shape == (64, 1)
 
 
 @pytest.mark.slow
 def test_sounds_pass_a_vc_inr(run):
-    page = run(SOUND, SOUND_KLT, SOUND_VC_INR)
+    page = run(SOUND, SOUND_FILES, SOUND_KLT, SOUND_VC_INR)
     check_sound(page, gain_db=6)
 
 
 def check_sound(page, gain_db):
-    sound, decoded = page["sound"], page["decoded"]
+    assert page["decoded"].rate == page["sound"].rate == 8000
+    sound, decoded = page["sound"].samples, page["decoded"].samples
     assert decoded.shape == sound.shape
     assert decoded.dtype == np.int16
     assert len(page["file"]) < sound.nbytes / 4

@@ -21,10 +21,12 @@ class Code:
 
     streams: name → int32 [n], in the order that the codec declares in ``streams``.
     meta: name → int or float (kept as float32), in the order of the codec's ``meta_types``.
+    metadata: the same of the modality's ``meta_types``, e.g. a sample rate; no codec reads or makes them.
     """
 
     streams: Mapping[str, np.ndarray]
     meta: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
+    metadata: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
 
 
 class Piece(NamedTuple):

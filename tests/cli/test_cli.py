@@ -97,7 +97,7 @@ def test_one_picture_goes_from_in_to_out(run, model, picture, tmp_path):
 
 
 def test_groups_bound_memory_and_lose_nothing(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("vcinr.cli.files.GROUP_PIXELS", 1500)
+    monkeypatch.setattr("vcinr.cli.files.GROUP_SAMPLES", 1500)
     for i in range(7):
         save(tmp_path / f"{i}.png", smooth_picture(20, 30 + i, seed=i))
     names = [f"{i}.png" for i in range(7)]
@@ -107,7 +107,7 @@ def test_groups_bound_memory_and_lose_nothing(run, tmp_path, monkeypatch):
 
 
 def test_groups_hold_one_key_each_and_about_so_many_pixels(monkeypatch):
-    monkeypatch.setattr("vcinr.cli.files.GROUP_PIXELS", 10)
+    monkeypatch.setattr("vcinr.cli.files.GROUP_SAMPLES", 10)
     items = [("a", 4, 0), ("b", 10, 1), ("a", 4, 2), ("a", 4, 3), ("b", 9, 4), ("a", 1, 5)]
     assert list(in_groups(items)) == [("b", [1]), ("a", [0, 2, 3]), ("b", [4]), ("a", [5])]
 
@@ -217,13 +217,13 @@ def test_symbols_that_decode_to_nothing_finite_are_one_line(fails, model, pictur
     """An error that shows only when a whole group is decoded names its file all the same."""
     (tmp_path / "good.vcinr").write_bytes(model.encode(picture))
     (tmp_path / "bad.vcinr").write_bytes(model.encode(picture[:20]))
-    synthesise = type(model.codec).synthesise
+    synthesise = type(model.codec).synthesise_pieces
 
     def diverging(self, params, point, codes, grids):
-        values = synthesise(self, params, point, codes, grids)
-        return [v * np.float32(np.nan if grid.shape == (20, 50) else 1) for v, grid in zip(values, grids, strict=True)]
+        for piece in synthesise(self, params, point, codes, grids):
+            yield piece._replace(values=piece.values * np.float32(np.nan if grids[piece.signal].shape == (20, 50) else 1))
 
-    monkeypatch.setattr(type(model.codec), "synthesise", diverging)
+    monkeypatch.setattr(type(model.codec), "synthesise_pieces", diverging)
     line = fails("decode", "good.vcinr", "bad.vcinr", "--out", "back", "--model", "MODEL")
     assert line.startswith("bad.vcinr: ") and "not finite" in line
 

@@ -71,7 +71,7 @@ def test_a_second_process_finds_compiled_programs(klt_model_dir, picture, tmp_pa
 def test_progress_is_shown_where_someone_looks(klt_model_dir, picture, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VCINR_CACHE", "")
-    monkeypatch.setattr("vcinr.cli.files.GROUP_PIXELS", picture.size // 3)
+    monkeypatch.setattr("vcinr.cli.files.GROUP_SAMPLES", picture.size // 3)
     for name in "abc":
         Image.fromarray(picture).save(f"{name}.png")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)

@@ -1,4 +1,4 @@
-"""`vcinr decode`: files to pictures."""
+"""`vcinr decode`: files to signals."""
 
 from __future__ import annotations
 
@@ -15,30 +15,33 @@ from vcinr.bitstream.container import BitstreamError
 from vcinr.cli.files import about, in_groups, pairs, read_coded
 from vcinr.cli.progress import progress
 from vcinr.cli.starting import start_jax
+from vcinr.modalities import MODALITIES, Modality
 
 
 def run(options: argparse.Namespace) -> None:
     """`vcinr decode IN OUT.png`, or `vcinr decode FILES… --out DIR`."""
-    from vcinr.modalities.picture_files import LOSSLESS_SUFFIXES
-    from vcinr.model.finding import find_by_fingerprint
-
-    files = pairs(options.paths, options.out, ".png")
-    for _, target in files:
-        if Path(target).suffix.lower() not in LOSSLESS_SUFFIXES:
-            raise ValueError(f"{target}: pictures are written as one of {', '.join(LOSSLESS_SUFFIXES)}, which keep every value")
+    named = options.out is None and len(options.paths) == 2
+    if named:
+        _check_suffix(options.paths[1])
+    # Before anything heavy is imported: what is no file of ours is refused at once.
+    peeks = {source: _peek(source, options.max_pixels) for source in (options.paths[:1] if named else options.paths)}
     start_jax()
-    models = [vcinr.load(options.model)] if options.model is not None else []
+    models = _Models(options.model)
+
+    def suffix_of(source: str) -> str:
+        modality = models.of(source, peeks[source]).modality
+        if not modality.write_suffixes:
+            raise ValueError(f"{source}: it holds a {modality.name}, which is not written to files")
+        return modality.write_suffixes[0]
+
+    files = pairs(options.paths, options.out, suffix_of)
+    if named:
+        models.of(files[0][0], peeks[files[0][0]]).modality.check_target(files[0][1])
 
     def read() -> Iterator[tuple]:
         for source, target in files:
-            with about(source):
-                data = read_coded(source)
-                peek = container.peek(data, options.max_pixels)
-                able = [model for model in models if options.model is not None or peek.fingerprint in model.fingerprints]
-                if not able:
-                    able = [find_by_fingerprint(peek.fingerprint)]
-                    models.extend(able)
-            yield able[0], sum(map(math.prod, peek.shapes)), (source, target, data)
+            data, peek = read_coded(source), peeks[source]
+            yield models.of(source, peek), sum(map(math.prod, peek.shapes)), (source, target, data)
 
     with progress("decoding", len(files)) as (advance, _):
         for model, group in in_groups(read()):
@@ -46,25 +49,57 @@ def run(options: argparse.Namespace) -> None:
             advance(len(group))
 
 
+class _Models:
+    """The models of files: the one that is named, or those found by fingerprint."""
+
+    def __init__(self, name: str | None):
+        self.named = None if name is None else vcinr.load(name)
+        self.found: list[vcinr.Model] = []
+
+    def of(self, source: str, peek: container.Peek) -> vcinr.Model:
+        """The model of a file; of one that is named, it is told by decoding whether it is that."""
+        from vcinr.model.finding import find_by_fingerprint
+
+        if self.named is not None:
+            return self.named
+        for model in self.found:
+            if peek.fingerprint in model.fingerprints:
+                return model
+        with about(source):
+            self.found.append(find_by_fingerprint(peek.fingerprint))
+        return self.found[-1]
+
+
+def _peek(source: str, max_pixels: int) -> container.Peek:
+    with about(source):
+        return container.peek(read_coded(source), max_pixels)
+
+
+def _check_suffix(target: str) -> None:
+    """ValueError for a suffix that no modality writes."""
+    able: list[Modality] = [each for each in MODALITIES.values() if each.write_suffixes]
+    if not any(Path(target).suffix.lower() in each.write_suffixes for each in able):
+        able[0].check_target(target)
+
+
 def _decode_group(model: vcinr.Model, group: list, max_pixels: int, max_work: int) -> None:
     try:
-        pictures = model.decode_batch([data for _, _, data in group], max_pixels, max_work)
+        signals = model.decode_batch([data for _, _, data in group], max_pixels, max_work)
     except (BitstreamError, MemoryError):
         # One by one, to name the file that is wrong, or to take less memory.
-        pictures = []
+        signals = []
         for source, _, data in group:
             with about(source):
-                pictures.append(model.decode(data, max_pixels, max_work))
-    for (_, target, _), picture in zip(group, pictures, strict=True):
-        _write_picture(target, picture)
+                signals.append(model.decode(data, max_pixels, max_work))
+    for (_, target, _), raw in zip(group, signals, strict=True):
+        _write(model.modality, target, raw)
 
 
-def _write_picture(path: str, picture: Any) -> None:
-    """Writes a picture that is whole from the first moment on."""
-    from vcinr.modalities.picture_files import write_image
+def _write(modality: Modality, path: str, raw: Any) -> None:
+    """Writes a signal's file, whole from the first moment on."""
     from vcinr.trees import write_atomically
 
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder) / f"picture{Path(path).suffix}"
-        write_image(scratch, picture)
+        scratch = Path(folder) / f"signal{Path(path).suffix}"
+        modality.write(scratch, raw)
         write_atomically(path, scratch.read_bytes())

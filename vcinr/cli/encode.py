@@ -1,17 +1,21 @@
-"""`vcinr encode`: pictures to files."""
+"""`vcinr encode`: signals to files."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import vcinr
 from vcinr.bitstream.limits import NO_LIMIT
-from vcinr.cli.files import GROUP_PIXELS, about, check_overwritten, in_groups, pairs, read_coded
+from vcinr.cli.files import GROUP_SAMPLES, about, check_overwritten, in_groups, pairs, read_coded
 from vcinr.cli.progress import progress
 from vcinr.cli.starting import start_jax
+from vcinr.modalities import MODALITIES, Modality
 
 SUFFIX = ".vcinr"
 DEFAULT_MODEL = "photo"
@@ -20,58 +24,82 @@ DEFAULT_MODEL = "photo"
 
 def run(options: argparse.Namespace) -> None:
     """`vcinr encode IN OUT`, or `vcinr encode FILES… --out DIR`."""
-    from vcinr.modalities.picture_files import read_image
-
-    files = pairs(options.paths, options.out, SUFFIX)
+    files = pairs(options.paths, options.out, lambda source: SUFFIX)
     for _, target in files:
         check_overwritten(target)
+    modality = _modality(options)
+    signals = _read(files, modality, options)
+    # Before anything heavy is imported: what is no signal is refused at once.
+    signals = itertools.chain([next(signals)], signals)
     start_jax()
-    model = default_model() if options.model is None else vcinr.load(options.model)
+    model = _load(options.model, modality)
     if options.point is None and options.bpp is None and options.psnr is None:
         if model.codec.searches and len(model.points) > 1:
             raise ValueError(f"which of {len(model.points)} networks? give --bpp, --psnr or --point (see vcinr models NAME)")
         options.point = model.default_point
 
-    def read(report: Callable) -> Iterator[tuple]:
-        for source, target in files:
-            picture = read_image(source, options.background, options.eight_bit, options.max_pixels)
+    def chosen(report: Callable) -> Iterator[tuple]:
+        for source, target, raw in signals:
             point = options.point
             with about(source):
-                model.check_size([picture.shape[:2]], options.max_pixels)
+                shape = modality.unpack(raw)[0].shape[:-1]
+                model.check_size([shape], options.max_pixels)
                 if options.bpp is not None or options.psnr is not None:
                     wanted = (options.bpp, options.psnr, options.effort)
-                    point = model.choose_point(picture, *wanted, workdir=options.workdir, progress=report)
+                    point = model.choose_point(raw, *wanted, workdir=options.workdir, progress=report)
             # Signals that are fitted whole come one by one: each file is there when its fit is, and the fit is that of --psnr.
-            size = math.prod(picture.shape[:2]) if model.codec.patch else GROUP_PIXELS
-            yield point, size, (source, target, picture)
+            yield point, math.prod(shape) if model.codec.patch else GROUP_SAMPLES, (source, target, raw)
 
     with progress("encoding", len(files)) as (advance, report):
-        for point, group in in_groups(read(report)):
+        for point, group in in_groups(chosen(report)):
             _encode_group(model, point, group, options, report)
             advance(len(group))
+
+
+def _modality(options: argparse.Namespace) -> Modality:
+    """The kind of signal that the model named, or the default, is of; of one that is built in by the first file's suffix."""
+    from vcinr.model.places import ABOUT, bundled, locate, read_about
+
+    folder = bundled(DEFAULT_MODEL) if options.model is None else locate(options.model)
+    if folder is None:
+        suffix = Path(options.paths[0]).suffix.lower()
+        return next((each for each in MODALITIES.values() if suffix in each.read_suffixes), MODALITIES["picture"])
+    config = read_about(folder).get("config")
+    name = config.get("modality", "picture") if isinstance(config, dict) else None
+    if name not in MODALITIES:
+        raise ValueError(f"{folder / ABOUT} is of the modality {name!r}: valid are {', '.join(MODALITIES)}")
+    return MODALITIES[name]
+
+
+def _read(files: list[tuple[str, str]], modality: Modality, options: argparse.Namespace) -> Iterator[tuple[str, str, Any]]:
+    taken = {option.name for option in modality.read_options}
+    known = {option.name: getattr(options, option.name) for each in MODALITIES.values() for option in each.read_options}
+    given = {name: value for name, value in known.items() if value not in (None, False)}
+    for name in sorted(given.keys() - taken):
+        raise ValueError(f"--{name.replace('_', '-')} says nothing of a {modality.name}, which this model is for: leave it out")
+    for source, target in files:
+        yield source, target, modality.read(source, max_samples=options.max_pixels, **given)
 
 
 def _encode_group(model: vcinr.Model, point: int, group: list, options: argparse.Namespace, report: Callable) -> None:
     from vcinr.trees import write_atomically
 
-    pictures = [picture for _, _, picture in group]
+    signals = [raw for _, _, raw in group]
     with about(group[0][0]) if len(group) == 1 else contextlib.nullcontext():
-        codes, grids = model.make_codes(pictures, point, options.effort, workdir=options.workdir, progress=report)
+        codes, grids = model.make_codes(signals, point, options.effort, workdir=options.workdir, progress=report)
     sizes = []
     for (_, target, _), code, grid in zip(group, codes, grids, strict=True):
         data = model.write_codes(point, [code], [grid])
         write_atomically(target, data)
         sizes.append(len(data))
     qualities = _verify(model, group, codes, options.max_pixels) if options.verify else [""] * len(group)
-    for (source, target, picture), size, quality in zip(group, sizes, qualities, strict=True):
-        print(f"{source} → {target}: {size} bytes, {8 * size / math.prod(picture.shape[:2]):.4f} bpp{quality}")
+    for (source, target, _), grid, size, quality in zip(group, grids, sizes, qualities, strict=True):
+        print(f"{source} → {target}: {size} bytes, {8 * size / math.prod(grid.shape):.4f} bpp{quality}")
 
 
 def _verify(model: vcinr.Model, group: list, codes: list, max_pixels: int) -> list[str]:
     """Reads the files back from disk; their PSNR. ValueError where one holds other symbols than were coded."""
     import numpy as np
-
-    from vcinr.evaluation.metrics import mean_squared_error, psnr_db
 
     written = []
     for (_, target, _), code in zip(group, codes, strict=True):
@@ -81,17 +109,17 @@ def _verify(model: vcinr.Model, group: list, codes: list, max_pixels: int) -> li
             if not all(np.array_equal(read.streams[name], code.streams[name]) for name in model.codec.streams):
                 raise ValueError("it reads back as other symbols than were coded")
     decoded = model.decode_batch(written, max_pixels, NO_LIMIT)
-    return [
-        f", symbols equal, {psnr_db(mean_squared_error(picture, other)):.2f} dB"
-        for (_, _, picture), other in zip(group, decoded, strict=True)
-    ]
+    qualities = [model.modality.metrics(raw, other)["psnr_db"] for (_, _, raw), other in zip(group, decoded, strict=True)]
+    return [f", symbols equal, {quality:.2f} dB" for quality in qualities]
 
 
-def default_model() -> vcinr.Model:
-    """The bundled model for pictures, and where it is not installed the only one that is at hand."""
+def _load(name: str | None, modality: Modality) -> vcinr.Model:
+    """The model of that name; without one the bundled one, and where that is not installed the only one that is at hand."""
     from vcinr.model.finding import built_in_names
     from vcinr.model.places import SEARCH_VARIABLE, bundled, model_folders
 
+    if name is not None:
+        return vcinr.load(name, modality.name)
     found = model_folders()
     if (default := bundled(DEFAULT_MODEL)) is None and len(found) != 1:
         hand = f"at hand: {', '.join(map(str, found))}" if found else f"none is at hand, and {SEARCH_VARIABLE} names none"

@@ -5,25 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vcinr.bitstream import container
 
-GROUP_PIXELS = 2**22
-"""Pictures are coded together up to this many pixels, which bounds memory and pads only the last batch of a group."""
+GROUP_SAMPLES = 2**22
+"""Signals are coded together up to this many samples, which bounds memory and pads only the last batch of a group."""
 
 
 def in_groups(items: Iterable[tuple[Hashable, int, Any]]) -> Iterator[tuple[Any, list]]:
-    """Items of (key, pixels, item) as lists of one key each, of about `GROUP_PIXELS` at most."""
+    """Items of (key, samples, item) as lists of one key each, of about `GROUP_SAMPLES` at most."""
     groups: dict[Hashable, list] = {}
-    pixels: dict[Hashable, int] = {}
+    samples: dict[Hashable, int] = {}
     for key, count, item in items:
         groups.setdefault(key, []).append(item)
-        pixels[key] = pixels.get(key, 0) + count
-        if pixels[key] >= GROUP_PIXELS:
-            del pixels[key]
+        samples[key] = samples.get(key, 0) + count
+        if samples[key] >= GROUP_SAMPLES:
+            del samples[key]
             yield key, groups.pop(key)
     yield from groups.items()
 
@@ -35,8 +35,11 @@ def read_coded(path: str) -> bytes:
         return start + file.read() if start == container.MAGIC else start
 
 
-def pairs(paths: Sequence[str], out: str | None, suffix: str) -> list[tuple[str, str]]:
-    """(source, target) of each file; targets are plain files, and never the sources, nor each other."""
+def pairs(paths: Sequence[str], out: str | None, suffix_of: Callable[[str], str]) -> list[tuple[str, str]]:
+    """(source, target) of each file; targets are plain files, and never the sources, nor each other.
+
+    out: folder for the source's name with another suffix, which ``suffix_of`` tells of a source; None where paths are IN OUT.
+    """
     if out is None:
         if len(paths) != 2:
             raise ValueError(f"give IN OUT, or FILES… --out DIR; got {len(paths)} paths and no --out")
@@ -46,7 +49,7 @@ def pairs(paths: Sequence[str], out: str | None, suffix: str) -> list[tuple[str,
     else:
         if os.path.exists(out) and not os.path.isdir(out):
             raise ValueError(f"--out {out} is a file; it names the folder to write into")
-        found = [(path, str(Path(out) / (Path(path).stem + suffix))) for path in paths]
+        found = [(path, str(Path(out) / (Path(path).stem + suffix_of(path)))) for path in paths]
     sources = {(status.st_dev, status.st_ino): source for source, _ in found if (status := _stat(source))}
     taken: dict[str, str] = {}
     for source, target in found:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import vcinr
 from vcinr.bitstream import container, limits
 from vcinr.cli import decode, encode, info
+from vcinr.modalities import MODALITIES
 
 # JAX, rich and Pillow are imported where they are needed: `vcinr --help` and `vcinr info` answer without them.
 
@@ -57,7 +58,7 @@ def _positive(kind: Callable) -> Callable:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vcinr", description="Compress pictures with implicit neural representations.")
+    parser = argparse.ArgumentParser(prog="vcinr", description="Compress signals with implicit neural representations.")
     parser.add_argument("--version", action="version", version=f"vcinr {vcinr.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--max-pixels", type=_positive(int), default=limit, help="refuse more samples (%(default)s)")
         return command
 
-    command = add("encode", encode.run, "Pictures to files: IN OUT, or FILES… --out DIR.")
+    command = add("encode", encode.run, "Signals to files: IN OUT, or FILES… --out DIR.")
     command.add_argument("paths", nargs="+", metavar="FILE")
     command.add_argument("--out", metavar="DIR", help="folder for NAME" + encode.SUFFIX + " of each FILE")
     command.add_argument(
@@ -77,17 +78,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     choice = command.add_mutually_exclusive_group()
     choice.add_argument("--point", type=int, help="operating point (see vcinr models); the middle one where nothing is given")
-    choice.add_argument("--bpp", type=_positive(float), help="the best point within this many bits per pixel of file")
+    choice.add_argument("--bpp", type=_positive(float), help="the best point within this many bits of file per pixel or sample")
     choice.add_argument("--psnr", type=_positive(float), help="the cheapest point that reaches this many decibels")
     command.add_argument("--effort", type=int, default=0, help="how long to look for a better code; 0 is the quickest")
     command.add_argument("--workdir", metavar="DIR", help="where codecs that fit for long keep what they have, to go on from")
     command.add_argument("--verify", action="store_true", help="read each file back, compare symbols, print its PSNR")
-    command.add_argument("--background", metavar="COLOUR", help="composite translucent pictures over this colour, e.g. '#ffffff'")
-    command.add_argument("--eight-bit", action="store_true", help="round 16-bit pictures to 8 bits")
+    for option in {option.name: option for each in MODALITIES.values() for option in each.read_options}.values():
+        kind = {"metavar": option.metavar} if option.metavar else {"action": "store_true"}
+        command.add_argument(f"--{option.name.replace('_', '-')}", help=option.help, **kind)
 
-    command = add("decode", decode.run, "Files to pictures: IN OUT.png, or FILES… --out DIR.")
+    command = add("decode", decode.run, "Files to signals: IN OUT.png, or FILES… --out DIR.")
     command.add_argument("paths", nargs="+", metavar="FILE")
-    command.add_argument("--out", metavar="DIR", help="folder for NAME.png of each FILE")
+    command.add_argument("--out", metavar="DIR", help="folder for NAME.png of each FILE; of other signals NAME with their suffix")
     command.add_argument("--model", metavar="DIR", help="the model it was encoded with; default: found by its fingerprint")
     work = limits.DEFAULT_MAX_WORK
     command.add_argument(

@@ -38,7 +38,7 @@ def print_models(places: Sequence[str], console: Console) -> None:
             table.add_row(*about, str(i), str(point["name"]), *measured, point["fingerprint"])
     if not places:
         for name in built_in_names():
-            model = next(built_in(name))
+            model = built_in(name)
             table.add_row(*_described(name, model), f"0–{len(model.points) - 1}")
     console.print(table)
     print("bpp and PSNR are those of the validation patches at training time, in one container.")

@@ -48,8 +48,8 @@ def choose_point(
     for point in range(len(model.points)):
         data = model.encode_together(signals, point, request.effort, **options)
         decoded = model.decode_together(data, NO_LIMIT, NO_LIMIT)
-        quality = np.mean([_psnr_db(model, *pair) for pair in zip(signals, decoded, strict=True)])
-        samples = sum(math.prod(each.shape[:-1]) for each in decoded)
+        quality = np.mean([model.modality.metrics(*pair)["psnr_db"] for pair in zip(signals, decoded, strict=True)])
+        samples = sum(math.prod(model.modality.unpack(each)[0].shape[:-1]) for each in decoded)
         tried.append((8.0 * len(data) / samples, float(quality), point))
         if searches and quality >= psnr_db:
             return point
@@ -62,8 +62,3 @@ def choose_point(
     if not fitting:
         raise ValueError(f"no operating point reaches {psnr_db:g} dB; the best has {max(row[1] for row in tried):.2f}")
     return min(fitting)[2]
-
-
-def _psnr_db(model: Model, original: Any, decoded: np.ndarray) -> float:
-    error = np.mean(np.square(decoded.astype(np.float64) - np.asarray(original)))
-    return 10.0 * math.log10(model.modality.peak**2 / error) if error > 0 else math.inf

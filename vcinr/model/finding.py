@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -13,7 +12,7 @@ from vcinr.codecs import CODECS, make_codec
 from vcinr.modalities import MODALITIES
 from vcinr.model.folder import load_folder
 from vcinr.model.model import Model, make_model
-from vcinr.model.places import ABOUT, SEARCH_VARIABLE, ModelError, hint, model_folders, read_about
+from vcinr.model.places import ABOUT, SEARCH_VARIABLE, ModelError, hint, locate, model_folders, read_about
 
 
 def open_folder(folder: Path) -> Model:
@@ -24,21 +23,19 @@ def open_folder(folder: Path) -> Model:
     return model
 
 
-def load(model: str | os.PathLike) -> Model:
+def load(model: str | os.PathLike, modality: str | None = None) -> Model:
     """The model in a folder that `Model.save` wrote, or of the name of one that is at hand (see `model_folders`), or of a codec
     that needs none (see `built_in`), unless that name is a folder with a model in it.
 
+    modality: of a codec that needs no model, the kind of signal; pictures by default. A model in a folder has one of its own.
     ModelError where there is none, or it is damaged: every byte is covered by a checksum, and fingerprints are computed again.
     """
-    folder = Path(model)
-    if not (folder / ABOUT).is_file():
-        named = [place for place in model_folders() if place.name == os.fspath(model)]
-        if not named and os.fspath(model) in built_in_names() and not (folder / "model" / ABOUT).is_file():
-            return next(built_in(os.fspath(model)))
-        if not named:
-            raise ModelError(f"no model in {folder}: it has no {ABOUT}{hint(folder)}")
-        folder = named[0]
-    return open_folder(folder)
+    folder, name = locate(model), os.fspath(model)
+    if folder is not None:
+        return open_folder(folder)
+    if name in built_in_names() and not (Path(model) / "model" / ABOUT).is_file():
+        return built_in(name, modality)
+    raise ModelError(f"no model in {Path(model)}: it has no {ABOUT}{hint(Path(model))}")
 
 
 def built_in_names() -> list[str]:
@@ -46,18 +43,16 @@ def built_in_names() -> list[str]:
     return [name for name, (codec, _) in CODECS.items() if not codec.needs_model]
 
 
-def built_in(name: str) -> Iterator[Model]:
-    """The models, with its default config, of a codec that needs none: that of pictures, then one of each other modality."""
-    first = make_codec(name, {})
-    others = [modality for modality in MODALITIES if modality != first.modality]
-    for codec in (first, *(make_codec(name, {"modality": modality}) for modality in others)):
-        yield make_model(codec, codec.init(jax.random.key(0)), {"about": "built in: its files need no model"})
+def built_in(name: str, modality: str | None = None) -> Model:
+    """A codec that needs no model, with its default config: for one modality, by default pictures."""
+    codec = make_codec(name, {} if modality is None else {"modality": modality})
+    return make_model(codec, codec.init(jax.random.key(0)), {"about": "built in: its files need no model"})
 
 
 def find_by_fingerprint(fingerprint: bytes) -> Model:
     """The model that decodes files of this fingerprint: built in, or at hand. ModelError where there is none."""
-    for model in itertools.chain.from_iterable(map(built_in, built_in_names())):
-        if fingerprint in model.fingerprints:
+    for name, modality in itertools.product(built_in_names(), MODALITIES):
+        if fingerprint in (model := built_in(name, modality)).fingerprints:
             return model
     folders, unreadable = model_folders(), []
     for folder in folders:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,10 @@ from vcinr.bitstream.fingerprint import fingerprint
 from vcinr.bitstream.limits import DEFAULT_MAX_WORK, NO_LIMIT, Limits
 from vcinr.codec import Code, Codec, EncodeRequest, grid_of, num_samples
 from vcinr.modalities import MODALITIES
+from vcinr.model import decoding
 from vcinr.model.choosing import choose_point, default_point
 from vcinr.model.folder import cast_params, check_precision, open_params, save
-from vcinr.signals.patches import from_values, to_signal
+from vcinr.signals.patches import to_signal
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Progress
 
@@ -55,6 +57,10 @@ class Model:
             # Points that decode alike, as all of a codec whose files need no model, share a fingerprint.
             self.fingerprints.setdefault(bytes.fromhex(point["fingerprint"]), i)
         self.modality = MODALITIES[codec.modality]
+        self.meta_types = {**self.modality.meta_types, **codec.meta_types}
+        if len(self.meta_types) < len(self.modality.meta_types) + len(codec.meta_types):
+            both = sorted(set(self.modality.meta_types) & set(codec.meta_types))
+            raise ValueError(f"{', '.join(both)}: declared by the modality and by the codec; rename the modality's")
 
     def encode(
         self,
@@ -127,7 +133,7 @@ class Model:
         point = self._point(signals, point, bpp, psnr_db, encode_request(effort, workdir, progress))
         return self.write_codes(point, *self.make_codes(signals, point, effort, workdir=workdir, progress=progress))
 
-    def decode(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK) -> np.ndarray:
+    def decode(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK) -> Any:
         """The signal of a file.
 
         max_pixels, max_work: what the file may ask for; see `vcinr.bitstream.limits.Limits`.
@@ -137,41 +143,23 @@ class Model:
 
     def decode_batch(
         self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK
-    ) -> list[np.ndarray]:
+    ) -> list[Any]:
         """The signals of many files, of one signal each; limits hold for each file."""
-        return self._raw(*self._read_each(files, max_pixels, max_work))
+        return decoding.raw_signals(self, *decoding.read_each(self, files, max_pixels, max_work))
 
-    def decode_together(
-        self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK
-    ) -> list[np.ndarray]:
+    def decode_together(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK) -> list[Any]:
         """All signals of a container; limits hold for all of them together."""
         point, codes, grids = self.read_codes(data, max_pixels, max_work)
-        return self._raw([point] * len(codes), codes, grids)
+        return decoding.raw_signals(self, [point] * len(codes), codes, grids)
 
     def decode_values_batch(
         self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK
     ) -> list[np.ndarray]:
         """The signals of many files in normalised units, float32 [*shape, c], neither clipped nor rounded."""
-        return self._values(*self._read_each(files, max_pixels, max_work))
-
-    def _read_each(
-        self, files: Sequence[bytes], max_pixels: int, max_work: int
-    ) -> tuple[list[int], list[Code], list[Grid]]:
-        points, codes, grids = [], [], []
-        for i, data in enumerate(files):
-            try:
-                if (count := len(container.peek(data, max_pixels).shapes)) > 1:
-                    raise BitstreamError(f"the file holds {count} signals: use Model.decode_together")
-                point, (code,), (grid,) = self.read_codes(data, max_pixels, max_work)
-            except BitstreamError as error:
-                raise error if len(files) == 1 else BitstreamError(f"file {i} of 0 to {len(files) - 1}: {error}") from error
-            points.append(point)
-            codes.append(code)
-            grids.append(grid)
-        return points, codes, grids
+        return decoding.values(self, *decoding.read_each(self, files, max_pixels, max_work))
 
     def denormalise(self, values: np.ndarray) -> np.ndarray:
-        """What `decode` gives of what `decode_values_batch` gives, e.g. uint8 [h, w, 3] of float32 [h, w, 3]."""
+        """Samples of what `decode_values_batch` gives, e.g. uint8 [h, w, 3] of float32 [h, w, 3]."""
         return self.modality.denormalise(values)
 
     def join(self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK) -> bytes:
@@ -188,21 +176,25 @@ class Model:
         return self.write_codes(points.pop(), codes, [grid for _, _, part in read for grid in part])
 
     def make_codes(
-        self, arrays: Sequence[np.ndarray], point: int, effort: int = 0, *, workdir: Folder = None, progress: Report = None
+        self, signals: Sequence[Any], point: int, effort: int = 0, *, workdir: Folder = None, progress: Report = None
     ) -> tuple[list[Code], list[Grid]]:
         """The symbols that `write_codes` writes, and the grid, of each signal. ValueError as for `encode`."""
         if not 0 <= point < len(self.points):
             raise ValueError(f"point {point} does not exist: this model has points 0 to {len(self.points) - 1}")
-        signals = [self.signal(array) for array in arrays]
+        unpacked = [self.modality.unpack(signal) for signal in signals]
+        for _, metadata in unpacked:
+            self.modality.check_metadata(metadata)
+        cut = [self._cut(samples) for samples, _ in unpacked]
         request = encode_request(effort, workdir, progress)
-        codes = self.codec.encode(self.params, signals, point, request) if signals else []
-        return codes, [signal.grid for signal in signals]
+        codes = self.codec.encode(self.params, cut, point, request) if cut else []
+        codes = [dataclasses.replace(code, metadata=metadata) for code, (_, metadata) in zip(codes, unpacked, strict=True)]
+        return codes, [signal.grid for signal in cut]
 
     def write_codes(self, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> bytes:
         """The file of one or more signals' symbols."""
         fingerprint = bytes.fromhex(self.points[point]["fingerprint"])
-        metas = [code.meta for code in codes]
-        head = container.head_bytes(fingerprint, [grid.shape for grid in grids], metas, self.codec.meta_types)
+        metas = [{**code.metadata, **code.meta} for code in codes]
+        head = container.head_bytes(fingerprint, [grid.shape for grid in grids], metas, self.meta_types)
         payload = payload_coding.encode_payload(self.codec, self.params, point, grids, codes)
         return container.write(head, payload, container.checksum(head, payload_coding.ordered_streams(self.codec, codes)))
 
@@ -217,13 +209,14 @@ class Model:
             raise BitstreamError(
                 f"the file was made with another model: its fingerprint {fingerprint.hex()} is none of this one's ({own})"
             )
-        frame = container.read(data, self.codec.meta_types, max_pixels)
+        frame = container.read(data, self.meta_types, max_pixels)
         self.check_size(frame.shapes, max_pixels)
         grids = [grid_of(self.codec, shape) for shape in frame.shapes]
         limits = Limits(max_pixels, max_work)
-        codes = payload_coding.decode_payload(self.codec, self.params, point, grids, frame.metas, frame.payload, limits)
+        metas = [{name: meta[name] for name in self.codec.meta_types} for meta in frame.metas]
+        codes = payload_coding.decode_payload(self.codec, self.params, point, grids, metas, frame.payload, limits)
         container.check(frame, payload_coding.ordered_streams(self.codec, codes))
-        return point, codes, grids
+        return point, decoding.with_metadata(self.modality, codes, frame.metas), grids
 
     def check_size(self, shapes: Sequence[tuple[int, ...]], max_pixels: int) -> None:
         """BitstreamError where signals of these shapes cannot be decoded within ``max_pixels`` samples.
@@ -242,7 +235,7 @@ class Model:
 
     def payload_bytes(self, data: bytes) -> int:
         """Bytes of a file's coded symbols alone."""
-        return len(container.read(data, self.codec.meta_types, NO_LIMIT).payload)
+        return len(container.read(data, self.meta_types, NO_LIMIT).payload)
 
     def estimated_bits(self, data: bytes) -> float:
         """What the tables say that a file's symbols cost, in bits."""
@@ -283,10 +276,13 @@ class Model:
         """
         save(self, folder)
 
-    def signal(self, array: Any) -> Signal:
-        """The signal of an array, cut into the codec's patches. ValueError as for `encode`."""
-        values = self.modality.normalise(np.asarray(array))
-        return to_signal(values, grid_of(self.codec, values.shape[:-1]).patch)
+    def signal(self, raw: Any) -> Signal:
+        """A raw signal, normalised and cut into the codec's patches. ValueError as for `encode`."""
+        return self._cut(self.modality.unpack(raw)[0])
+
+    def _cut(self, samples: np.ndarray) -> Signal:
+        patch = grid_of(self.codec, samples.shape[:-1]).patch
+        return to_signal(self.modality.normalise(samples), patch, self.modality.coordinates)
 
     def _point(
         self, signals: Sequence[Any], point: int | None, bpp: float | None, psnr_db: float | None, request: EncodeRequest
@@ -299,40 +295,6 @@ class Model:
         if bpp is None and psnr_db is None:
             return self.default_point
         return choose_point(self, signals, bpp, psnr_db, request)
-
-    def _values(self, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
-        """Values of signals, float32 [*shape, c]; all of one point in joint batches."""
-        values: list[np.ndarray] = [np.empty(0)] * len(codes)
-        for point, chosen in _by_point(points):
-            parts = self.codec.synthesise(self.params, point, [codes[i] for i in chosen], [grids[i] for i in chosen])
-            for i, part in zip(chosen, parts, strict=True):
-                _check_finite(part)
-                values[i] = from_values(part, grids[i])
-        return values
-
-    def _raw(self, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
-        """Raw arrays [*shape, channels] of signals; floats, which take several times as much, are never held all at once."""
-        arrays: list[np.ndarray] = [np.empty(0)] * len(codes)
-        for point, chosen in _by_point(points):
-            own = [grids[i] for i in chosen]
-            for number, start, values in self.codec.synthesise_pieces(self.params, point, [codes[i] for i in chosen], own):
-                _check_finite(values)
-                part, i = self.denormalise(values), chosen[number]
-                if start == 0:
-                    arrays[i] = np.empty((num_samples(grids[i]), *part.shape[1:]), part.dtype)
-                arrays[i][start : start + len(part)] = part
-        shaped = (array.reshape(grid.num_patches, -1, array.shape[-1]) for array, grid in zip(arrays, grids, strict=True))
-        return [from_values(array, grid) for array, grid in zip(shaped, grids, strict=True)]
-
-
-def _by_point(points: Sequence[int]) -> list[tuple[int, list[int]]]:
-    """Each operating point with the signals of it."""
-    return [(point, [i for i, each in enumerate(points) if each == point]) for point in sorted(set(points))]
-
-
-def _check_finite(values: np.ndarray) -> None:
-    if not np.isfinite(values).all():
-        raise BitstreamError("the file's symbols decode to values that are not finite: no encoder has written it")
 
 
 def encode_request(effort: int, workdir: Folder, progress: Report) -> EncodeRequest:

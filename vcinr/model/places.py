@@ -32,6 +32,13 @@ def model_folders(places: Sequence[str | os.PathLike] | None = None) -> list[Pat
     return found
 
 
+def locate(model: str | os.PathLike) -> Path | None:
+    """The folder of the model at this path, or else of this name among those at hand; None where there is none."""
+    if (Path(model) / ABOUT).is_file():
+        return Path(model)
+    return next((place for place in model_folders() if place.name == os.fspath(model)), None)
+
+
 def bundled(name: str) -> Path | None:
     """The folder of a model that came with the package; None where it did not."""
     return BUNDLED / name if (BUNDLED / name / ABOUT).is_file() else None

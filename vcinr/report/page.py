@@ -96,8 +96,7 @@ def render_results(folder: str | os.PathLike, out: str | os.PathLike) -> list[Pa
         plot_rd(points, plot, curves, f"{dataset}, {split}, {_counts(points)}", beside_ours(points, rate), rate)
         written.append(plot)
         if dataset in SUMMARY and (lines := _summary(points, dataset)):
-            title = f"{dataset}, {_counts(points)}; measured codecs at the same rate, signal by signal"
-            plot_summary(lines, folder / f"{dataset}_summary.png", title)
+            plot_summary(lines, folder / f"{dataset}_summary.png", f"{_counts(points)} of {dataset}, {split}")
             written.append(folder / f"{dataset}_summary.png")
         link = Path(os.path.relpath(plot, out.parent)).as_posix()
         page.append(_section(dataset, split, points, curves, link, runs))

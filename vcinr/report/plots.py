@@ -50,9 +50,6 @@ NAMES = {
 }
 
 
-SEEN = 0.97
-"""Rates that are nearer to each other than this factor are drawn as one line."""
-
 Line = Sequence[tuple[float, float]]
 """(rate, PSNR in dB) points."""
 
@@ -74,7 +71,7 @@ def plot_rd(
     """Draws quality against rate and writes it as PNG.
 
     points: measured rows of any codecs (`vcinr.evaluation.measure`), one colour per codec: its `bpp_file` with a solid line and
-        filled markers, its `bpp_payload`, where it differs to the eye, with a thin line and hollow ones.
+        filled markers, its `bpp_payload`, where that is not the same, with a thin line and hollow ones.
     published: curves in bpp, dashed, each with its `rate_kind` in the legend, cut to twice the span of the measured rates.
     beside: measured codecs, by label or name, whose means are not drawn but these lines: their quality at the rates of the other
         codec's files, signal by signal (`vcinr.evaluation.comparison.curve_beside`), in units of ``rate``.
@@ -159,7 +156,8 @@ def plot_summary(lines: Mapping[str, Line], path: str | os.PathLike, title: str 
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", fontsize=10.5, frameon=False)
-    axes.set_title(title, loc="left", fontsize=11)
+    if title:
+        axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
     _write(figure, path, dpi=160)
 
 
@@ -230,7 +228,7 @@ def _draw_measured(axes: Axes, name: str, rows: Sequence[Mapping[str, Any]], col
     files = [row["bpp_file"] for row in rows]
     axes.plot(files, quality, color=colour, marker=marker, markersize=6, linewidth=2, label=f"{name}: files", zorder=4)
     payload = [(row["bpp_payload"], row["psnr_db"]) for row in rows if row.get("bpp_payload")]
-    if any(row["bpp_payload"] < SEEN * row["bpp_file"] for row in rows if row.get("bpp_payload")):
+    if payload and payload != list(zip(files, quality, strict=True)):
         axes.plot(
             *zip(*sorted(payload), strict=True),
             color=colour,

@@ -1,0 +1,85 @@
+"""From files to signals: what `Model` does when it decodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcinr.bitstream import container
+from vcinr.bitstream.container import BitstreamError
+from vcinr.codec import Code, num_samples
+from vcinr.modalities import Modality
+from vcinr.signals.patches import from_values
+from vcinr.signals.signal import Grid
+
+if TYPE_CHECKING:
+    from vcinr.model.model import Model
+
+
+def read_each(model: Model, files: Sequence[bytes], max_pixels: int, max_work: int) -> tuple[list[int], list[Code], list[Grid]]:
+    """Points, codes and grids of files of one signal each. BitstreamError that names the file where there are several."""
+    points, codes, grids = [], [], []
+    for i, data in enumerate(files):
+        try:
+            if (count := len(container.peek(data, max_pixels).shapes)) > 1:
+                raise BitstreamError(f"the file holds {count} signals: use Model.decode_together")
+            point, (code,), (grid,) = model.read_codes(data, max_pixels, max_work)
+        except BitstreamError as error:
+            raise error if len(files) == 1 else BitstreamError(f"file {i} of 0 to {len(files) - 1}: {error}") from error
+        points.append(point)
+        codes.append(code)
+        grids.append(grid)
+    return points, codes, grids
+
+
+def with_metadata(modality: Modality, codes: Sequence[Code], metas: Sequence[Mapping[str, int | float]]) -> list[Code]:
+    """Codes with the modality's part of what a file says of each signal. BitstreamError where no such signal is."""
+    found = [{name: meta[name] for name in modality.meta_types} for meta in metas]
+    for metadata in found:
+        try:
+            modality.check_metadata(metadata)
+        except ValueError as error:
+            raise BitstreamError(f"the file's metadata are those of no {modality.name}: {error}") from error
+    return [dataclasses.replace(code, metadata=metadata) for code, metadata in zip(codes, found, strict=True)]
+
+
+def values(model: Model, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
+    """Values of signals in normalised units, float32 [*shape, c]; all of one point in joint batches."""
+    whole: list[np.ndarray] = [np.empty(0)] * len(codes)
+    for point, chosen in _by_point(points):
+        parts = model.codec.synthesise(model.params, point, [codes[i] for i in chosen], [grids[i] for i in chosen])
+        for i, part in zip(chosen, parts, strict=True):
+            _check_finite(part)
+            whole[i] = from_values(part, grids[i])
+    return whole
+
+
+def raw_signals(model: Model, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[Any]:
+    """Signals as callers hold them; floats, which take several times as much memory, are never held all at once."""
+    samples: list[np.ndarray] = [np.empty(0)] * len(codes)
+    for point, chosen in _by_point(points):
+        own = [grids[i] for i in chosen]
+        for number, start, part in model.codec.synthesise_pieces(model.params, point, [codes[i] for i in chosen], own):
+            _check_finite(part)
+            piece, i = model.denormalise(part), chosen[number]
+            if start == 0:
+                samples[i] = np.empty((num_samples(grids[i]), *piece.shape[1:]), piece.dtype)
+            samples[i][start : start + len(piece)] = piece
+    raw = []
+    for array, code, grid in zip(samples, codes, grids, strict=True):
+        patches = array.reshape(grid.num_patches, -1, array.shape[-1])
+        raw.append(model.modality.pack(from_values(patches, grid), code.metadata))
+    return raw
+
+
+def _by_point(points: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Each operating point with the signals of it."""
+    return [(point, [i for i, each in enumerate(points) if each == point]) for point in sorted(set(points))]
+
+
+def _check_finite(values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise BitstreamError("the file's symbols decode to values that are not finite: no encoder has written it")

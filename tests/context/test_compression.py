@@ -29,7 +29,7 @@ from vcinr.codec import Code, grid_of, training_patch
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.context import prior as context_prior
 from vcinr.context.compression import Contextual, ContextualConfig
-from vcinr.context.order import Turn, streams_of, symbols_of
+from vcinr.context.order import CodingStep, streams_of, symbols_of
 from vcinr.datasets.sources import PatchSource
 from vcinr.entropy.range_coder import symbol_bits
 from vcinr.fields.field import FieldConfig
@@ -363,10 +363,10 @@ def documented_symbols(model, point, counts, payload):
         before = [symbols[y - 4, x]] * (y > 0) + [symbols[y, x - 4]] * (x > 0)
         for i in range(c.groups[0]):
             symbols[y, x, i] = next(first) + (sum(int(q[i]) for q in before) // len(before) if before else 0)
-    lattices = [Turn("", 0, odd, stride) for stride in (2, 1) for odd in (False, True)]
-    for turn in (*lattices, *(Turn("", group, odd) for group in range(1, len(c.groups)) for odd in (False, True))):
-        start, stop = c.groups[turn.group - 1] if turn.group else 0, c.groups[turn.group]
-        tables, whole = by_integers(c.order, model.params["network"], point, symbols, turn)
+    lattices = [CodingStep("", 0, odd, stride) for stride in (2, 1) for odd in (False, True)]
+    for step in (*lattices, *(CodingStep("", group, odd) for group in range(1, len(c.groups)) for odd in (False, True))):
+        start, stop = c.groups[step.group - 1] if step.group else 0, c.groups[step.group]
+        tables, whole = by_integers(c.order, model.params["network"], point, symbols, step)
         left = iter(reader.table(*arrays, [i for own in tables.values() for i in own]))
         for place, predicted in whole.items():
             symbols[place][start:stop] = [m + next(left) for m in predicted]
@@ -397,11 +397,11 @@ def test_tables_are_counted_on_symbols_that_the_encoder_makes(model):
     """On pictures of the training set, which the tables know, symbols of the second group cost no more than their spread says."""
     _, (code,), (grid,) = model.read_codes(model.encode(smooth_picture(48, 64, 0), 1))
     order = CONFIG.contextual.order
-    turn = next(turn for turn in order.turns if turn.stream == "even_1")
+    step = next(step for step in order.steps if step.stream == "even_1")
     decoded = dict(itertools.takewhile(lambda item: item[0] != "even_1", code.streams.items()))
     own = model.codec.symbol_model(model.params, 1, grid, {}, decoded, "even_1")
     symbols = symbols_of(order, grid.counts, code.streams)
-    table, whole = context_prior.predict_table(order, model.params["network"], 1, symbols[None], turn)
+    table, whole = context_prior.predict_table(order, model.params["network"], 1, symbols[None], step)
     np.testing.assert_array_equal(own.index, table.ravel())
     np.testing.assert_array_equal(own.offset, whole.ravel())
     bits = symbol_bits(own, code.streams["even_1"])

@@ -1,37 +1,14 @@
-"""The order of coding: streams and symbols are inverse, every symbol is coded once, neighbours are what they seem."""
+"""The order of coding: streams and symbols are inverse, every symbol is coded once, in the order that is drawn."""
 
-import itertools
-
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vcinr.context.order import (
-    Order,
-    around,
-    beside,
-    between,
-    differences,
-    is_odd,
-    neighbours,
-    restored,
-    streams_of,
-    symbols_of,
-)
-
-ORDER, OCTAVES = Order((2, 3, 7), 3), Order((2, 3, 7), 3, 2)
-GRIDS = [(1,), (9,), (1, 1), (1, 6), (6, 1), (4, 5), (2, 3, 4), (1, 1, 3)]
-INT32_MAX = 2**31 - 1
-
-
-def random_symbols(counts, k, seed=0, size=2**20):
-    return np.random.default_rng(seed).integers(-size, size, (*counts, k))
-
-
-def in_bounds(place, counts):
-    return all(0 <= i < n for i, n in zip(place, counts, strict=True))
+from tests.context.test_lattice import GRIDS, OCTAVES, ORDER, random_symbols
+from vcinr.context import order as coding_order
+from vcinr.context.lattice import restored
+from vcinr.context.order import Order, streams_of, symbols_of
 
 
 @given(
@@ -90,56 +67,12 @@ def test_the_first_group_goes_from_a_coarse_lattice_to_all_patches():
     assert sorted(streams["odd_0_1"]) == [i for i in range(30) if (i // 6 + i % 6) % 2]
 
 
-@pytest.mark.parametrize("counts", [*GRIDS, (9, 11), (7, 3, 5)])
-def test_between_known_patches_there_is_one_at_least_and_none_that_comes_later(counts):
-    known = np.zeros(counts, bool)
-    known[tuple(slice(None, None, 4) for _ in counts)] = True
-    for turn in OCTAVES.turns[:4]:
-        places, near, sure = between(turn, counts)
-        index = np.argwhere(turn.patches(counts))
-        np.testing.assert_array_equal(places, np.ravel_multi_index(tuple(index.T), counts))
-        assert not known[turn.patches(counts)].any()
-        for place, around_it, known_there in zip(index, near, sure, strict=True):
-            steps = turn.stride * np.array(around(len(counts)))
-            expected = [in_bounds(place + step, counts) and known[tuple(place + step)] for step in steps]
-            assert known_there.tolist() == expected
-            assert known_there.any()
-            there = np.ravel_multi_index(tuple((place + steps[known_there]).T), counts)
-            np.testing.assert_array_equal(around_it[known_there], there)
-        known |= turn.patches(counts)
-    assert known.all()
-
-
 @pytest.mark.parametrize("counts", GRIDS)
 def test_what_is_predicted_is_what_streams_after_the_first_hold(counts):
     for order in (ORDER, OCTAVES):
         symbols = random_symbols(counts, 7)
         first = symbols_of(order, counts, {"first": streams_of(order, symbols)["first"]})
         np.testing.assert_array_equal(order.predicted(counts), first == 0)
-
-
-def naive_differences(first):
-    counts = first.shape[:-1]
-    out = np.empty_like(first)
-    for place in itertools.product(*map(range, counts)):
-        before = [first[tuple(np.subtract(place, np.eye(len(counts), dtype=int)[a]))] for a in range(len(counts)) if place[a]]
-        out[place] = first[place] - (np.floor(sum(before) / len(before)).astype(int) if before else 0)
-    return out
-
-
-@pytest.mark.parametrize("counts", GRIDS)
-def test_differences_are_from_the_whole_part_of_the_predecessors_mean(counts):
-    first = random_symbols(counts, 2, 3, 1000)
-    np.testing.assert_array_equal(differences(first), naive_differences(first))
-    np.testing.assert_array_equal(restored(differences(first)), first)
-
-
-@pytest.mark.parametrize("counts", GRIDS)
-def test_extreme_differences_are_exact_in_64_bits(counts):
-    first = np.random.default_rng(1).choice([-INT32_MAX, INT32_MAX, 0], (*counts, 2))
-    residual = differences(first)
-    assert residual.dtype == np.int64
-    np.testing.assert_array_equal(restored(residual), first)
 
 
 def test_first_groups_beyond_32_bits_are_refused():
@@ -167,32 +100,6 @@ def test_first_groups_beyond_32_bits_are_refused():
         symbols_of(Order((1, 2), 0), (3,), {"first": steps.ravel().astype(np.int32)})
 
 
-@pytest.mark.parametrize("counts", GRIDS)
-@pytest.mark.parametrize("steps", [around, beside])
-def test_neighbours_are_what_a_loop_finds_and_zero_outside(counts, steps):
-    rank = len(counts)
-    x = random_symbols((2, *counts), 3, 5)
-    found = neighbours(x, steps(rank))
-    assert len(steps(rank)) == (3**rank - 1 if steps is around else 2 * rank)
-    for batch in range(2):
-        for place in itertools.product(*map(range, counts)):
-            expected = []
-            for step in steps(rank):
-                at = tuple(np.add(place, step))
-                expected += x[(batch, *at)].tolist() if in_bounds(at, counts) else [0, 0, 0]
-            assert found[(batch, *place)].tolist() == expected
-    np.testing.assert_array_equal(neighbours(jnp.asarray(x, jnp.int32), steps(rank), jnp), found)
-
-
-@pytest.mark.parametrize("counts", GRIDS)
-def test_odd_patches_have_only_even_ones_beside_them(counts):
-    odd = is_odd(counts)
-    beside_them = neighbours(np.where(odd, 1, 2)[..., None], beside(len(counts)))
-    assert set(np.unique(beside_them[odd])) <= {0, 2}
-    assert set(np.unique(beside_them[~odd])) <= {0, 1}
-    assert not odd.ravel()[0]
-
-
 @pytest.mark.parametrize("ends", [(), (5,), (3, 3), (5, 3), (0, 4), (-1, 2)])
 def test_groups_that_are_none_are_refused(ends):
     with pytest.raises(ValueError, match="groups must be two or more"):
@@ -208,3 +115,36 @@ def test_octaves_have_bounds(octaves):
 def test_neighbours_lend_no_fewer_than_no_dimensions():
     with pytest.raises(ValueError, match="neighbour_dims"):
         Order((1, 2), -1)
+
+
+def drawn(frames: dict[str, np.ndarray], gap: int) -> list[str]:
+    """Lines of frames [rows, columns] of characters, side by side under their names, without leading or trailing blanks."""
+    pictures = [[" ".join(row) for row in frame] for frame in frames.values()]
+    widths = [len(picture[0]) + gap for picture in pictures]
+    names = "".join(name.ljust(width) for name, width in zip(frames, widths, strict=True))
+    rows = ["".join(part.ljust(width) for part, width in zip(row, widths, strict=True)) for row in zip(*pictures, strict=True)]
+    return [names.strip(), "", *(row.strip() for row in rows)]
+
+
+def frames_of(order, group, counts):
+    """Stream → characters [*counts] of the state of a group's symbols while that stream is coded."""
+    frames, known = {}, np.zeros(counts, bool)
+    dims = slice(*order.span(group))
+    for name in order.streams:
+        streams = {name: np.ones(streams_of(order, np.zeros((*counts, order.ends[-1]), int))[name].shape, np.int32)}
+        now = symbols_of(order, counts, streams)[..., dims].any(axis=-1)
+        if now.any():
+            frames[name] = np.select([now, known], ["#", "o"], ".")
+        known |= now
+    return frames
+
+
+@pytest.mark.parametrize("group", [0, 1])
+def test_the_drawing_in_the_docstring_is_the_order(group):
+    frames = frames_of(Order((2, 3), 3, 2), group, (5, 5))
+    assert len(frames) == (5 if group == 0 else 2)
+    lines = "\n".join(line.strip() for line in coding_order.__doc__.splitlines())
+    assert "\n".join(drawn(frames, 4)) in lines
+    for step in Order((2, 3), 3, 2).steps:
+        if step.group == group:
+            np.testing.assert_array_equal(step.known((5, 5)), frames[step.stream] == "o")

@@ -1,15 +1,15 @@
 """Compression of latents whose prior and synthesis look at the neighbouring patches; one model for all rates.
 
-A point is a step for every dimension of the latent; the prior (`vcinr.context.prior`) and the synthesis
-(`vcinr.context.synthesis`) are shared by all points, but for their biases. `vcinr.context.training` trains
-them.
+An operating point has a quantiser step per latent dimension, integer tables, and its own biases in the prior
+(`vcinr.context.prior`) and the synthesis (`vcinr.context.synthesis`); everything else in these two networks is shared by all
+points. `vcinr.context.training` trains them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,80 +18,26 @@ import numpy as np
 from vcinr.batching import map_batches, whole_symbols
 from vcinr.compression.interface import Compression, LatentModel
 from vcinr.compression.patch_by_patch import check_count
-from vcinr.context import prior as context_prior
 from vcinr.context import refinement
 from vcinr.context import synthesis as neighbour_synthesis
 from vcinr.context import training as contextual_training
-from vcinr.context.order import Order, streams_of, symbols_of
+from vcinr.context.config import ContextualConfig
+from vcinr.context.integer_prior import float_network, predict_table
+from vcinr.context.order import streams_of, symbols_of
 from vcinr.context.rounding import rounded
 from vcinr.entropy.range_coder import Table
 from vcinr.signals.signal import Grid
-from vcinr.stage import AnyStage, Params, TrainingConfig
+from vcinr.stage import AnyStage, Params
 
 Parts = Mapping[str, Any]
 
 PATCHES_AT_ONCE = 1024
-"""Where several signals are refined together."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ContextualConfig:
-    """Config of `ContextualCompression`.
-
-    kind: "contextual".
-    lambdas: λ of each operating point, ascending; loss = bits per value + λ · 255² · MSE.
-    groups: ends of the groups of latent dimensions, ascending; the last is the latent's length.
-    neighbour_dims: leading latent dimensions that neighbouring patches lend to a context.
-    octaves: lattices, each of half the stride of the one before, in which the first group is coded.
-    width: units of the prior's hidden layers.
-    synthesis_width: units of the synthesis's hidden layers.
-    rounding: of the encoder, "rate_distortion" or "nearest".
-    crop: shape of a training example, whole patches along each axis; () for one patch.
-    num_latents: most training crops.
-    offsets_per_picture: random grids of crops per training picture.
-    num_counted: training crops that a point's tables are counted on.
-    training: of prior and synthesis.
-    """
-
-    kind: str = "contextual"
-    lambdas: tuple[float, ...] = (0.002, 0.006, 0.02)
-    groups: tuple[int, ...] = (3, 6, 12, 24, 48, 64)
-    neighbour_dims: int = 96
-    octaves: int = 2
-    width: int = 96
-    synthesis_width: int = 256
-    rounding: str = "rate_distortion"
-    crop: tuple[int, ...] = ()
-    num_latents: int = 5000
-    offsets_per_picture: int = 2
-    num_counted: int = 500
-    training: TrainingConfig = TrainingConfig(num_steps=1500, batch_size=32, lr=2e-3, average_decay=0.99)
-
-    def __post_init__(self):
-        if list(self.lambdas) != sorted(set(self.lambdas)) or not self.lambdas or self.lambdas[0] <= 0:
-            raise ValueError(f"lambdas must be positive and rise; got {self.lambdas}")
-        if self.rounding not in ("rate_distortion", "nearest"):
-            raise ValueError(f"unknown rounding {self.rounding!r}; valid are nearest, rate_distortion")
-        _ = self.order
-
-    def check_patch(self, patch: tuple[int, ...], latent_size: int) -> None:
-        """ValueError where the groups are not those of the latent, or a crop is not whole patches."""
-        if self.groups[-1] != latent_size:
-            raise ValueError(
-                f"compression.groups must end at the latent's {latent_size} dimensions, not at {self.groups[-1]}"
-            )
-        if self.crop and (len(self.crop) != len(patch) or any(a < b or a % b for a, b in zip(self.crop, patch, strict=True))):
-            raise ValueError(f"compression.crop must be whole patches of {patch} along each axis, not {self.crop}")
-
-    @property
-    def order(self) -> Order:
-        """The order of coding."""
-        return Order(self.groups, self.neighbour_dims, self.octaves)
+"""Largest batch of the refinement, over several signals."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ContextualCompression(Compression):
-    """Steps, context prior, neighbour synthesis; see `vcinr.compression.interface.Compression`."""
+    """Quantiser steps, context prior and neighbour synthesis; see `vcinr.compression.interface.Compression`."""
 
     config: ContextualConfig
     masks_padding = False
@@ -126,7 +72,7 @@ class ContextualCompression(Compression):
     def code(
         self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0
     ) -> list[dict[str, np.ndarray]]:
-        """Streams of each signal from what `analyse` gave, [p, k]: rounded step by step, each given what the decoder knows.
+        """Streams of each signal from what `analyse` gave of its patches, [p, k].
 
         effort: passes of `vcinr.context.refinement`.
         """
@@ -143,27 +89,30 @@ class ContextualCompression(Compression):
         return found
 
     def round(self, params: Params, point: int, z: np.ndarray) -> np.ndarray:
-        """Symbols int32 of z, [n, *counts, k] both, n signals of one grid."""
+        """Symbols int32 of z, [n, *counts, k] both, n signals of one grid.
+
+        One coding step after the other, each with the code lengths that the decoder will know by then.
+        """
         order = self.config.order
         own = params["points"][str(point)]
         symbols = whole_symbols(np.rint(z))
         if self.config.rounding == "nearest":
             return symbols
-        for turn in order.turns:
-            start, stop = order.span(turn.group)
-            chosen = turn.patches(z.shape[1:-1])
-            table, whole = context_prior.predict_table(order, params["network"], point, symbols, turn)
+        for step in order.steps:
+            start, stop = order.span(step.group)
+            chosen = step.patches(z.shape[1:-1])
+            table, whole = predict_table(order, params["network"], point, symbols, step)
             part, weight = z[:, chosen, start:stop].astype(np.float64), np.asarray(own["weight"])[start:stop]
-            # A symbol of the first group is likely where those around it are, any other where it is 0.
-            centre = whole if turn.group == 0 else 0
+            # In the first group the likeliest symbol is near those of the neighbours, in all others it is 0.
+            centre = whole if step.group == 0 else 0
             symbols[:, chosen, start:stop] = rounded(part, whole, table, own["tables"], weight, centre)
         return symbols
 
     def _refine(self, params: Params, point: int, symbols: np.ndarray, z: np.ndarray, passes: int) -> np.ndarray:
-        """Symbols of the cheapest of several passes, for each signal."""
+        """For each signal, the symbols of the cheapest pass of several."""
         order = self.config.order
         parts = {
-            "prior": context_prior.float_network(order, params["network"]),
+            "prior": float_network(order, params["network"]),
             "synthesis": neighbour_synthesis.of_point(params["synthesis"], point),
             "weight": params["points"][str(point)]["weight"],
             "point": np.int32(point),
@@ -183,23 +132,31 @@ class ContextualCompression(Compression):
     def symbol_model(
         self, codec: LatentModel, params: Params, point: int, grid: Grid, decoded: Mapping[str, np.ndarray], name: str
     ) -> Table:
-        """Differences by a table a dimension; then what is left of symbols after the whole part of μ."""
+        """One table per dimension for the differences; in context, the table and the offset ⌊μ⌋ that the prior names."""
         order, tables = self.config.order, params["points"][str(point)]["tables"]
         check_count(codec.num_coded(params), grid)
         if name == "first":
             number = np.arange(order.ends[0]) + tables.num_tables - order.ends[0]
-            coarsest = math.prod(-(-count // order.coarsest) for count in grid.counts)
+            coarsest = math.prod(-(-count // order.coarsest_stride) for count in grid.counts)
             return Table(tables, np.tile(number, coarsest))
-        turn = next(turn for turn in order.turns if turn.stream == name)
+        step = next(step for step in order.steps if step.stream == name)
         symbols = symbols_of(order, grid.counts, decoded)
-        table, whole = context_prior.predict_table(order, params["network"], point, symbols[None], turn)
+        table, whole = predict_table(order, params["network"], point, symbols[None], step)
         return Table(tables, table.ravel(), whole.ravel())
 
-    def symbol_rows(self, codec: LatentModel, params: Params, streams: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
-        """Symbols of each patch and around it, [p, r]."""
+    def row_blocks(
+        self, codec: LatentModel, params: Params, streams: Mapping[str, np.ndarray], grid: Grid, at_once: int
+    ) -> Iterator[np.ndarray]:
+        """Symbols of some patches and of their neighbours, [m, r]."""
         del codec, params
         symbols = symbols_of(self.config.order, grid.counts, streams)
-        return neighbour_synthesis.rows(symbols, self.config.neighbour_dims).reshape(grid.num_patches, -1)
+        for start in range(0, grid.num_patches, at_once):
+            yield neighbour_synthesis.some_rows(symbols, self.config.neighbour_dims, start, start + at_once)
+
+    def row_length(self, codec: LatentModel, params: Params) -> int:
+        """Symbols of one patch, and those of its neighbours that the synthesis sees."""
+        k = codec.num_coded(params)
+        return k + min(k, self.config.neighbour_dims) * (3 ** len(codec.patch) - 1)
 
     def stages(self, codec: LatentModel) -> tuple[AnyStage, ...]:
         """``latents``, ``context``, ``tables``."""

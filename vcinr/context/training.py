@@ -1,7 +1,7 @@
-"""Training of what `vcinr.context.compression` compresses with, on rate + λ · distortion at a random operating point per example.
+"""Training of the context prior and the neighbour synthesis, on rate + λ · distortion.
 
-Stages: ``latents`` (of crops of several patches, made once), ``context`` (context prior and neighbour synthesis on these),
-``tables`` (of every point, counted on the encoder's symbols).
+Three stages: ``latents`` adapts the patches of training crops, once; ``context`` trains both networks on these latents, each
+example at a random operating point; ``tables`` counts the tables of every point on the symbols that the encoder makes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from vcinr.batching import whole_symbols
 from vcinr.compression.bottleneck import PEAK, best_steps
 from vcinr.compression.interface import LatentModel
 from vcinr.compression.variational import measured_statistics
+from vcinr.context import integer_prior
 from vcinr.context import prior as context_prior
 from vcinr.context import synthesis as neighbour_synthesis
-from vcinr.context.order import Order, coarsest
+from vcinr.context.config import ContextualConfig
+from vcinr.context.order import Order, coarsest_lattice
+from vcinr.context.tables import logistic_tables
 from vcinr.datasets.sources import ArraySource
 from vcinr.modalities.examples import normalise_batch
 from vcinr.signals.patches import split
@@ -31,14 +34,11 @@ from vcinr.stage import AnyStage, ClosedForm, Params, PatchExamples, Stage, Work
 Parts = Mapping[str, Any]
 
 Rounding = Callable[[Params, int, np.ndarray], np.ndarray]
-"""(params, point, z [n, *counts, k]) → symbols of one shape with z."""
+"""The encoder's rounding: (params, point, z [n, *counts, k]) → symbols int32 of the same shape."""
 
 
-def stages(codec: LatentModel, config: Any, rounding: Rounding) -> tuple[AnyStage, ...]:
-    """``latents``, ``context``, ``tables``.
-
-    config: a `vcinr.context.compression.ContextualConfig`.   rounding: the encoder's, whose symbols the tables are counted on.
-    """
+def stages(codec: LatentModel, config: ContextualConfig, rounding: Rounding) -> tuple[AnyStage, ...]:
+    """``latents``, ``context`` and ``tables`` of a codec."""
     latents = ClosedForm("latents", partial(latent_crops, codec, config), partial(measured_statistics, codec))
     context = Stage(
         name="context",
@@ -52,15 +52,18 @@ def stages(codec: LatentModel, config: Any, rounding: Rounding) -> tuple[AnyStag
     return latents, context, ClosedForm("tables", None, partial(_points, codec, config, rounding))
 
 
-def latent_crops(codec: LatentModel, config: Any, params: Params, crops: PatchExamples) -> ArraySource:
-    """Latents [b, *counts, k] of the patches of training crops."""
+def latent_crops(codec: LatentModel, config: ContextualConfig, params: Params, crops: PatchExamples) -> ArraySource:
+    """Latents of the patches of training crops, "latent" [b, *counts, k]."""
     raw = crops.all_patches(np.random.default_rng(0), config.offsets_per_picture, config.num_latents)
     patches, counts = _patches(codec.patch, codec.modality, raw)
     return ArraySource({"latent": codec.adapt_all(params, patches).reshape(len(raw), *counts, -1)})
 
 
 def symbol_weights(lambda_: Any, step: Any, statistics: Parts, num_values: int) -> Any:
-    """Bits that a squared error of one symbol is worth at λ: λ · 255² · h · n · Δ² of each dimension."""
+    """Bits that a squared error of one symbol is worth, λ · 255² · h · n · Δ² per dimension.
+
+    h: sensitivity of the MSE to the dimension.   n: values per patch.   Δ: quantiser step.
+    """
     return lambda_ * PEAK**2 * num_values * statistics["sensitivity"] * step**2
 
 
@@ -70,19 +73,19 @@ def _patches(patch: tuple[int, ...], modality: str, raw: np.ndarray) -> tuple[np
     return normalise_batch(modality, np.concatenate([split(crop, patch) for crop in raw])), counts
 
 
-def _frozen(codec: LatentModel, config: Any, params: Params) -> dict[str, Any]:
+def _frozen(codec: LatentModel, config: ContextualConfig, params: Params) -> dict[str, Any]:
     lambdas = jnp.asarray(config.lambdas)
     return {"statistics": params["latent_statistics"], "lambdas": lambdas, "steps": _best_steps(codec, config, params)}
 
 
-def _best_steps(codec: LatentModel, config: Any, params: Params) -> jax.Array:
+def _best_steps(codec: LatentModel, config: ContextualConfig, params: Params) -> jax.Array:
     """Quantiser steps [points, k]."""
     statistics = jax.tree.map(jnp.asarray, params["latent_statistics"])
     lambdas = jnp.asarray(config.lambdas)
     return jax.vmap(lambda value: best_steps(value, statistics, codec.num_values))(lambdas)
 
 
-def _start(codec: LatentModel, config: Any, key: jax.Array, params: Params, source: ArraySource) -> dict[str, Any]:
+def _start(codec: LatentModel, config: ContextualConfig, key: jax.Array, params: Params, source: ArraySource) -> dict[str, Any]:
     c = config
     statistics = jax.tree.map(jnp.asarray, params["latent_statistics"])
     frozen = {**_frozen(codec, config, params), "statistics": statistics}
@@ -96,7 +99,7 @@ def _start(codec: LatentModel, config: Any, key: jax.Array, params: Params, sour
     trained = {"prior": prior, "synthesis": synthesis, "loss_scale": jnp.ones(points)}
     sample = jnp.asarray(source.arrays["latent"][:: max(1, len(source) // 64)][:64])
 
-    # As arguments, for XLA's CPU backend (of jaxlib 0.10) multiplies by constant zero matrices to NaN now and then.
+    # Arrays are arguments: where zero matrices were constants, XLA's CPU backend (jaxlib 0.10) now and then gave NaN products.
     @jax.jit
     def losses(trained, frozen, sample):
         def terms(latent, point):
@@ -108,20 +111,20 @@ def _start(codec: LatentModel, config: Any, key: jax.Array, params: Params, sour
 
 
 def _at_random_point(
-    codec: LatentModel, config: Any, trained: Parts, frozen: Parts, example: Parts, key: jax.Array
+    codec: LatentModel, config: ContextualConfig, trained: Parts, frozen: Parts, example: Parts, key: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The loss at one operating point, in multiples of what it was when training began."""
+    """Loss at a random operating point, divided by the loss there before training."""
     point = jax.random.randint(key, (), 0, len(config.lambdas))
     loss, metrics = _terms(codec, config, trained, frozen, example["latent"], point)
     return loss * jax.lax.stop_gradient(trained["loss_scale"][point]), metrics
 
 
 def _terms(
-    codec: LatentModel, config: Any, trained: Parts, frozen: Parts, latent: jax.Array, point: Any
+    codec: LatentModel, config: ContextualConfig, trained: Parts, frozen: Parts, latent: jax.Array, point: Any
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Bits per value + λ · 255² · MSE of the patches of one crop, from their latents [*counts, k].
 
-    The MSE is h · (error of the latent)²; the error of the field itself does not depend on what is coded.
+    The MSE is Σ h · (error of the latent)² per patch, without the field's own error, which no symbol changes.
     """
     statistics, step = frozen["statistics"], frozen["steps"][point]
     z, decoded, bits = _coded(codec, config, trained, frozen, latent, step, point)
@@ -135,15 +138,15 @@ def _rate_distortion(rate: jax.Array, error: jax.Array, lambda_: Any) -> tuple[j
 
 
 def _coded(
-    codec: LatentModel, config: Any, trained: Parts, frozen: Parts, latent: jax.Array, step: jax.Array, point: Any
+    codec: LatentModel, config: ContextualConfig, trained: Parts, frozen: Parts, latent: jax.Array, step: jax.Array, point: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(z, what the synthesis makes of its symbols, bits without a derivative by z) of the latents [*counts, k] of one crop."""
+    """(z, ẑ of the synthesis, bits with a stop-gradient on z) of the latents [*counts, k] of one crop."""
     c, statistics = config, frozen["statistics"]
     counts = latent.shape[:-1]
     z = (latent - statistics["mean"]) / step
     symbols = jax.lax.stop_gradient(jnp.round(z))
     if c.rounding == "rate_distortion":
-        # All symbols at once, their contexts rounded to nearest: what the encoder does turn by turn, nearly.
+        # The encoder rounds step by step. Here all symbols are rounded at once, with nearest whole numbers as their context.
         weight = symbol_weights(frozen["lambdas"][point], step, statistics, codec.num_values)
         location, log_scale = context_prior.predict(c.order, trained["prior"], point, symbols)
         cheapest = _cheapest(z, location, log_scale, weight, c.groups[0])
@@ -155,13 +158,13 @@ def _coded(
 
 
 def _bits(order: Order, prior: Parts, symbols: jax.Array, point: Any) -> jax.Array:
-    """Of symbols [*counts, k], or noisy stand-ins, of one crop, but for those that are coded as differences."""
+    """Bits of the symbols [*counts, k] of one crop that are coded in context, not as differences."""
     bits = context_prior.bin_bits(*context_prior.predict(order, prior, point, symbols), symbols)
     return jnp.sum(jnp.where(order.predicted(symbols.shape[:-1]), bits, 0.0))
 
 
 def _cheapest(z: jax.Array, location: jax.Array, log_scale: jax.Array, weight: jax.Array, num_first: int) -> jax.Array:
-    """Nearly as `vcinr.context.rounding.rounded`, whose centre of the first group is ⌊μ⌋; without a gradient."""
+    """`vcinr.context.rounding.rounded` with float bits and the centre ⌊μ⌉ instead of ⌊μ⌋ in the first group; no gradient."""
     nearest = best = jnp.round(z)
     lowest = weight * jnp.square(z - nearest) + context_prior.bin_bits(location, log_scale, nearest)
     centre = jnp.where(jnp.arange(z.shape[-1]) < num_first, jnp.round(location), 0.0)
@@ -172,25 +175,31 @@ def _cheapest(z: jax.Array, location: jax.Array, log_scale: jax.Array, weight: j
 
 
 def _points(
-    codec: LatentModel, config: Any, rounding: Rounding, key: jax.Array, params: Params, source: ArraySource, workplace: Workplace
+    codec: LatentModel,
+    config: ContextualConfig,
+    rounding: Rounding,
+    key: jax.Array,
+    params: Params,
+    source: ArraySource,
+    workplace: Workplace,
 ) -> Params:
-    """Parameters with the integer network, and steps and tables of every point, counted on symbols as the encoder makes them."""
+    """Finished parameters: the integer network, and the quantiser step and tables of every point."""
     del key
     order, statistics = config.order, params["latent_statistics"]
-    network = context_prior.integer_network(order, params["prior"])
+    network = integer_prior.integer_network(order, params["prior"])
     latents = source.arrays["latent"][:: max(1, len(source) // config.num_counted)][: config.num_counted]
-    apart = coarsest(order, source.arrays["latent"], len(codec.patch))
+    coarsest = coarsest_lattice(order, source.arrays["latent"], len(codec.patch))
     points = {}
     for i, (lambda_, step) in enumerate(zip(config.lambdas, np.asarray(_best_steps(codec, config, params)), strict=True)):
         workplace.progress("tables", i, len(config.lambdas))
         weight = np.asarray(symbol_weights(lambda_, step, statistics, codec.num_values), np.float32)
         z = (latents - statistics["mean"]) / step
         point = {"step": step, "weight": weight, "lambda": np.float32(lambda_)}
-        made = {"network": network, "points": {str(i): {**point, "tables": context_prior.logistic_tables(order.ends[0])}}}
-        symbols = rounding(made, i, z)
+        uncounted = {"network": network, "points": {str(i): {**point, "tables": logistic_tables(order.ends[0])}}}
+        symbols = rounding(uncounted, i, z)
         first = slice(order.ends[0])
-        differing = whole_symbols(np.rint((apart - statistics["mean"][first]) / step[first]))
-        point["tables"] = context_prior.count_tables(order, network, i, symbols, differing).to_arrays()
+        first_symbols = whole_symbols(np.rint((coarsest - statistics["mean"][first]) / step[first]))
+        point["tables"] = integer_prior.count_tables(order, network, i, symbols, first_symbols).to_arrays()
         points[str(i)] = point
     kept = {name: value for name, value in params.items() if name not in ("prior", "loss_scale", "latent_statistics")}
     return {**kept, "network": network, "latent_mean": statistics["mean"], "points": points}

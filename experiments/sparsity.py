@@ -37,7 +37,7 @@ from vcinr.evaluation.metrics import psnr_db
 from vcinr.fields.field import FieldConfig
 from vcinr.provenance import git_revision, provenance
 from vcinr.report.studies import save_study, study_table
-from vcinr.sparsity.gating import GateConfig
+from vcinr.sparsity.gates import GateConfig
 from vcinr.stage import Stage, TrainingConfig
 from vcinr.training.run import train
 from vcinr.trees import write_atomically

@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vcinr.codec import EncodeRequest
 from vcinr.codecs.klt import KLT, KLTConfig, quantise, reconstruct
 from vcinr.datasets.sources import PatchSource
 from vcinr.evaluation.measure import measure
 from vcinr.model.finding import load
 from vcinr.model.model import make_model
+from vcinr.signals.patches import to_signal
 from vcinr.signals.principal_components import principal_components
+from vcinr.stage import Workplace
 from vcinr.training.run import train
 
 
@@ -34,7 +37,9 @@ def test_dead_zone():
 
 def test_a_fine_step_with_all_components_is_near_lossless(picture):
     codec = KLT(KLTConfig(patch=(4, 4), num_components=48, steps=(40.0, 1.0), num_patches=500))
-    params = codec.stages()[0].finish({}, codec._fit(jax.random.key(0), {}, codec._examples({}, PatchSource([picture], (4, 4)))))
+    (stage,) = codec.stages()
+    source = stage.examples({}, PatchSource([picture], (4, 4)))
+    params = stage.solve(jax.random.key(0), {}, source, Workplace("", lambda what, done, total: None))
     model = make_model(codec, params, {})
     fine, coarse = model.encode(picture, 1), model.encode(picture, 0)
     assert len(fine) > len(coarse)
@@ -50,6 +55,14 @@ def test_points_rise_in_rate_and_quality(klt_model_dir, picture):
     errors = [np.mean((model.decode(data).astype(float) - picture) ** 2) for data in files]
     assert sizes == sorted(sizes)
     assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("effort", [1, -1])
+def test_an_effort_that_it_does_not_have_is_refused(klt_model_dir, effort):
+    model = load(klt_model_dir)
+    signal = to_signal(np.zeros((8, 8, 3), np.float32), (8, 8))
+    with pytest.raises(ValueError, match=rf"effort lies in 0 alone for klt, not {effort}"):
+        model.codec.encode(model.params, [signal], 0, EncodeRequest(effort=effort))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""MSCN: files that pay for open entries alone, with the model's pattern or one of their own."""
+"""MSCN: files that pay for open entries alone, with the model's pattern or one of each signal's own."""
 
 import dataclasses
 import subprocess
@@ -13,7 +13,8 @@ from vcinr.adaptation.meta_learning import AdaptationConfig
 from vcinr.bitstream.fingerprint import fingerprint
 from vcinr.bitstream.payload import estimated_bits
 from vcinr.codec import Code
-from vcinr.codecs.mscn import MSCNConfig, MSCNStructured, MSCNUnstructured, StructuredConfig
+from vcinr.codecs.mscn import MSCNConfig, MSCNPerSignal, MSCNUnstructured, PerSignalConfig
+from vcinr.compression.bottleneck import BottleneckConfig
 from vcinr.compression.uniform import UniformConfig
 from vcinr.datasets.sources import PatchSource
 from vcinr.fields.field import FieldConfig
@@ -22,9 +23,9 @@ from vcinr.model.model import make_model
 from vcinr.model.places import ModelError
 from vcinr.signals.patches import to_signal
 from vcinr.sparsity import hard_concrete
-from vcinr.sparsity.gating import GateConfig, adapt_gated, spread
-from vcinr.sparsity.signal_patterns import open_gates
-from vcinr.stage import TrainingConfig
+from vcinr.sparsity.gates import GateConfig, spread
+from vcinr.sparsity.gating import adapt_gated
+from vcinr.stage import TrainingConfig, Workplace
 from vcinr.training.run import train
 
 STEPS = TrainingConfig(num_steps=3, batch_size=4, warmup_steps=1, lr=1e-3, collapse_db=0.0)
@@ -32,17 +33,17 @@ COMMON = {
     "patch": (6, 6),
     "sparsify": STEPS,
     "meta": STEPS,
-    "uniform": UniformConfig(bits=(3, 5), num_latents=64),
+    "compression": UniformConfig(bits=(3, 5), num_latents=64),
     "encode_batch": 8,
 }
 INNER = AdaptationConfig(num_steps=2, learn_start=False)
 UNSTRUCTURED = MSCNConfig(
     field=FieldConfig(modulation="weight_update", num_layers=2, width=6), adaptation=INNER, gates=GateConfig(target=0.2), **COMMON
 )
-STRUCTURED = StructuredConfig(
+PER_SIGNAL = PerSignalConfig(
     field=FieldConfig(modulation="shifts", num_layers=3, width=8),
     adaptation=INNER,
-    gates=GateConfig(apply="modulation", target=0.5, adapt_gates=True),
+    gates=GateConfig(apply="modulation", target=0.5),
     **COMMON,
 )
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 20, 26, 3), np.uint8)
@@ -54,6 +55,12 @@ DECODE = (
 
 def trained(codec, folder):
     return train(codec, PatchSource(PICTURES, codec.patch), seed=0, workdir=folder / "run", quiet=True)
+
+
+def solved(stage, params):
+    """What a stage in closed form makes of the parameters."""
+    source = stage.examples and stage.examples(params, PatchSource(PICTURES, (6, 6)))
+    return stage.solve(jax.random.key(0), params, source, Workplace("", lambda what, done, total: None))
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +75,8 @@ def shared_pattern(tmp_path_factory):
 @pytest.fixture(scope="module")
 def own_patterns(tmp_path_factory):
     """The folder of a model whose files hold their patterns; log α spread over both sides, so that signals differ."""
-    folder = tmp_path_factory.mktemp("structured")
-    codec = MSCNStructured(STRUCTURED)
+    folder = tmp_path_factory.mktemp("per_signal")
+    codec = MSCNPerSignal(PER_SIGNAL)
     params = trained(codec, folder)
     # Three training steps teach gates nothing: log α near the edge, and steps that carry some over it.
     gates = {
@@ -79,9 +86,7 @@ def own_patterns(tmp_path_factory):
         "log_lambda": np.float32(np.log(1e-3)),
     }
     params = {**params, "gates": gates}
-    stage = codec.stages()[-1]
-    source = stage.examples(params, PatchSource(PICTURES, codec.patch))
-    params = stage.finish(params, stage.init(jax.random.key(0), params, source))
+    params = solved(codec.stages()[-1], params)
     make_model(codec, params, {}).save(folder / "model")
     return folder / "model"
 
@@ -162,7 +167,7 @@ def test_decoded_shifts_are_those_of_the_encoder_up_to_rounding(own_patterns):
     signal = to_signal(PICTURES[0][:6, :6].astype(np.float32) / 255, (6, 6))
     numbers = np.asarray(model.codec.adapt(on_device(model), jnp.asarray(signal.values[0])))
     code = model.codec.encode(model.params, [signal], 1)[0]
-    opened = open_gates(model.codec.index[0], numbers[None])[0]
+    opened = (numbers != 0).astype(np.int32)  # one gate per shift
     np.testing.assert_array_equal(code.streams["gates"], opened)
     point = model.params["points"]["1"]
     lower, step, numbers = (a[opened > 0] for a in (point["lower"], point["step"], numbers))
@@ -186,7 +191,7 @@ def test_the_fingerprint_covers_the_gates_and_their_tables(own_patterns, shared_
 
 def test_own_patterns_are_driven_by_what_deterministic_gates_open():
     """Gates that are open with probability 0.25 leave nothing in a file: λ must not take them for a quarter."""
-    codec = MSCNStructured(STRUCTURED)
+    codec = MSCNPerSignal(PER_SIGNAL)
     source = PatchSource(PICTURES, (6, 6))
     stage = codec.stages()[0]
     params = codec.init(jax.random.key(0))
@@ -221,19 +226,20 @@ def test_a_damaged_pattern_is_refused(own_patterns):
             model.decode(bytes(damaged))
 
 
-def test_groups_open_where_any_of_their_numbers_is_there():
-    index = np.array([0, 0, 1, 2, 2], np.int32)
-    numbers = np.array([[0.0, 0.5, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, 2.0, 0.0]], np.float32)
-    np.testing.assert_array_equal(open_gates(index, numbers), [[1, 0, 0], [0, 1, 1]])
-
-
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (lambda: dataclasses.replace(STRUCTURED, compression="variational"), "adapt_gates needs compression"),
+        (lambda: dataclasses.replace(PER_SIGNAL, compression=BottleneckConfig()), "compression.kind to be uniform"),
+        (
+            lambda: PerSignalConfig(
+                field=FieldConfig(modulation="weight_update"), adaptation=INNER, gates=GateConfig(apply="weights")
+            ),
+            "gates.apply to be update or modulation",
+        ),
+        (lambda: dataclasses.replace(PER_SIGNAL, gate_step=0.0), "gate_step"),
         (lambda: dataclasses.replace(UNSTRUCTURED, adaptation=AdaptationConfig()), "learn_start"),
         (
-            lambda: dataclasses.replace(UNSTRUCTURED, field=STRUCTURED.field, gates=GateConfig(apply="weights")),
+            lambda: dataclasses.replace(UNSTRUCTURED, field=PER_SIGNAL.field, gates=GateConfig(apply="weights")),
             "field.modulation",
         ),
     ],
@@ -250,7 +256,7 @@ def test_a_pattern_on_weights_or_units_decodes_to_the_encoders_field(apply):
     params = codec.init(jax.random.key(0))
     params["gates"] = {"log_alpha": np.random.default_rng(0).normal(size=15 if apply == "weights" else 12).astype(np.float32)}
     stage = next(stage for stage in codec.stages() if stage.name == "pattern")
-    params = stage.finish(params, stage.init(jax.random.key(0), params, PatchSource(PICTURES, (6, 6))))
+    params = solved(stage, params)
     assert 0 < len(params["coded"]) <= round(0.6 * codec.config.field.latent_size())
     values = jnp.asarray(np.random.default_rng(1).random((36, 3)), jnp.float32)
     z = jnp.asarray(params["gates"], jnp.float32)

@@ -12,7 +12,7 @@ from vcinr.codecs.contextual_inr import ContextualINR, ContextualINRConfig
 from vcinr.codecs.functa import Functa, FunctaConfig
 from vcinr.codecs.klt import KLT, KLTConfig
 from vcinr.codecs.meta_sparse_inr import MetaSparseINR, MetaSparseINRConfig
-from vcinr.codecs.mscn import MSCNConfig, MSCNStructured, MSCNUnstructured, StructuredConfig
+from vcinr.codecs.mscn import MSCNConfig, MSCNPerSignal, MSCNStructured, MSCNUnstructured, PerSignalConfig, StructuredConfig
 from vcinr.codecs.strumpler_basic import StrumplerBasic, StrumplerBasicConfig
 from vcinr.codecs.strumpler_meta import StrumplerMeta, StrumplerMetaConfig
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
@@ -28,6 +28,7 @@ CODECS: dict[str, tuple[type, type]] = {
     "functa": (Functa, FunctaConfig),
     "klt": (KLT, KLTConfig),
     "meta_sparse_inr": (MetaSparseINR, MetaSparseINRConfig),
+    "mscn_per_signal": (MSCNPerSignal, PerSignalConfig),
     "mscn_structured": (MSCNStructured, StructuredConfig),
     "mscn_unstructured": (MSCNUnstructured, MSCNConfig),
     "strumpler_basic": (StrumplerBasic, StrumplerBasicConfig),

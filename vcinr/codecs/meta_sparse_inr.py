@@ -22,18 +22,24 @@ from vcinr.compression.bottleneck import BottleneckConfig
 from vcinr.compression.uniform import UniformConfig
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
-from vcinr.sparsity import gating
-from vcinr.sparsity.gating import PARTS, GateConfig
+from vcinr.sparsity.gate_training import PARTS, sparse_meta_stage
+from vcinr.sparsity.gates import GateConfig, check_field, gate_index
+from vcinr.sparsity.gating import adapt_gated, gated_layers
 from vcinr.sparsity.pruning import geometric_schedule, magnitude_mask
 from vcinr.stage import AnyStage, ClosedForm, Params, TrainingConfig
 
 MASKED = GateConfig(apply="weights", group="entry")
+"""The pruning mask as gates on all weights; of the rest of this config nothing is used."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MetaSparseINRConfig(LatentCodecConfig):
-    """As `LatentCodecConfig`, and target: fraction of all weights, biases included, that survive and are coded.
-    rounds: of pruning.  retrain: training after each."""
+    """Config of `MetaSparseINR`: as `LatentCodecConfig`, and
+
+    target: fraction of all weights, biases included, that survive and are coded; 0 to 1.
+    rounds: of pruning, at least 1.
+    retrain: training after each round.
+    """
 
     compression: UniformConfig | BottleneckConfig = UniformConfig()
     field: FieldConfig = FieldConfig(modulation="weight_update", num_layers=4)
@@ -44,7 +50,7 @@ class MetaSparseINRConfig(LatentCodecConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        gating.check_field(self.field, MASKED.apply, MASKED.group)
+        check_field(self.field, MASKED.apply, MASKED.group)
         if self.adaptation.learn_start:
             raise ValueError("weights that are pruned are 0 in every file: set adaptation.learn_start to False")
         self.survivors()
@@ -73,9 +79,9 @@ class MetaSparseINR(LatentCodec):
 
     def field_stages(self) -> tuple[AnyStage, ...]:
         c = self.config
-        stages = [gating.sparse_meta_stage(c, MASKED, "meta", c.meta, restart=True)]
+        stages = [sparse_meta_stage(c, MASKED, "meta", c.meta, restart=True)]
         for number, keep in enumerate(c.survivors(), start=1):
-            retrain = gating.sparse_meta_stage(c, MASKED, f"retrain_{number}", c.retrain, restart=False)
+            retrain = sparse_meta_stage(c, MASKED, f"retrain_{number}", c.retrain, restart=False)
             stages += [self._prune(number, keep), retrain]
         return tuple(stages)
 
@@ -95,10 +101,10 @@ class MetaSparseINR(LatentCodec):
         """w − θ₀ of the survivors [m]."""
         c = self.config
         z = jnp.asarray(params["gates"], values.dtype)
-        return kept_entries(params, gating.adapt_gated(c, MASKED, params, z, values, weight, num_steps=c.adaptation.encode_steps))
+        return kept_entries(params, adapt_gated(c, MASKED, params, z, values, weight, num_steps=c.adaptation.encode_steps))
 
     def layers(self, params: Params, latent: jax.Array) -> Any:
         c = self.config
-        index = gating.gate_index(c.field, MASKED.apply, MASKED.group)
+        index = gate_index(c.field, MASKED.apply, MASKED.group)
         phi = whole_latent(params, latent, c.field.latent_size())
-        return gating.gated_layers(c.field, MASKED, index, params["shared"], phi, jnp.asarray(params["gates"], phi.dtype))
+        return gated_layers(c.field, MASKED, index, params["shared"], phi, jnp.asarray(params["gates"], phi.dtype))

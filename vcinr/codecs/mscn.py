@@ -1,19 +1,25 @@
 """MSCN: meta-learned fields that adapt few of their numbers, which gates choose (Schwarz and Teh 2022).
 
-Unstructured: one gate a weight, δθ = −β Σ z ⊙ ∇ (equation 9). Structured: one gate a shift, f(W h + b + z ⊙ m) (equation 10).
-Stages: ``gates``, where one z is drawn for each adaptation, the loss is the MSE after it plus λ times the expected open
-fraction (equation 8), and θ, step sizes and log α are trained together while λ is driven until the fraction is the target;
-``pattern``, in closed form, which opens the gates of largest log α, as many as the target pays for, and closes all others;
-``meta``, which goes on without noise; then those of the compression. So ẑ is 0 or 1, and belongs to the model; a file holds
-ẑ ⊙ δ or ẑ ⊙ m at the open entries.
-With ``adapt_gates`` the inner loop moves log α as well: every signal has a pattern of its own, which its file holds too, a bit a
-gate, and ``gates`` is the only stage of the field.
+Unstructured: one gate per weight, δθ = −β Σ z ⊙ ∇ (equation 9). Structured: one gate per shift, f(W h + b + z ⊙ m) (equation 10).
+
+Stages of both:
+
+* ``gates``: one z is drawn for each adaptation; the loss is the MSE after it plus λ times the expected fraction of open entries
+  (equation 8). θ, step sizes and log α are trained together, while λ is driven until the fraction is the target.
+* ``pattern``, in closed form: the gates of largest log α open, as many as the target pays for, and all others close.
+* ``meta``: meta-learning goes on under that pattern, without noise.
+* those of the compression.
+
+So ẑ is 0 or 1 and belongs to the model; a file holds ẑ ⊙ δ or ẑ ⊙ m at the open entries.
+
+Per signal: the inner loop moves log α as well (equations 7 and 8). Every patch has a pattern of its own, which its file holds
+too, one bit per gate; ``gates`` is the only stage of the field.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -22,23 +28,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcinr.adaptation.meta_learning import AdaptationConfig, draw, lr_multipliers, signal_loss, stop_fixed_gradients
-from vcinr.codec import QUICKEST, Code, EncodeRequest
 from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig, kept_entries, whole_latent
 from vcinr.compression.bottleneck import BottleneckConfig
 from vcinr.compression.uniform import UniformConfig
-from vcinr.entropy.range_coder import Table
 from vcinr.fields.field import FieldConfig, make_field
 from vcinr.modalities.examples import NormalisedSource
-from vcinr.signals.signal import Grid, Signal
-from vcinr.sparsity import gating, hard_concrete, signal_patterns
-from vcinr.sparsity.gating import PARTS, GateConfig
+from vcinr.sparsity import gates, hard_concrete
+from vcinr.sparsity.gate_training import PARTS, meta_error, neutral_penalty, sparse_meta_stage, start, with_psnr
+from vcinr.sparsity.gates import GateConfig, Gates
+from vcinr.sparsity.gating import adapt_gated, adapt_with_gates, gated_layers
 from vcinr.sparsity.signal_patterns import PatternUniform
-from vcinr.stage import ClosedForm, ExampleSource, Params, Stage, TrainingConfig
+from vcinr.stage import AnyStage, ClosedForm, ExampleSource, Params, Stage, TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class MSCNConfig(LatentCodecConfig):
-    """As `LatentCodecConfig`, and gates: what they are.  sparsify: training of the stage ``gates``."""
+    """Config of unstructured MSCN: as `LatentCodecConfig`, and
+
+    gates: where they act, and the fraction of entries that files pay for.
+    sparsify: training of the stage ``gates``.
+    meta: training of the stage ``meta``.
+    """
 
     compression: UniformConfig | BottleneckConfig = UniformConfig()
     field: FieldConfig = FieldConfig(modulation="weight_update", num_layers=4)
@@ -50,16 +60,14 @@ class MSCNConfig(LatentCodecConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        gating.check_field(self.field, self.gates.apply, self.gates.group)
-        if self.gates.adapt_gates and self.compression.kind != "uniform":
-            raise ValueError(f"adapt_gates needs compression to be uniform, not {self.compression.kind}")
+        gates.check_field(self.field, self.gates.apply, self.gates.group)
         if self.adaptation.learn_start:
             raise ValueError("the entries of closed gates are 0 in every file: set adaptation.learn_start to False")
 
 
 @dataclasses.dataclass(frozen=True)
 class StructuredConfig(MSCNConfig):
-    """As `MSCNConfig`, with shifts of a deeper field."""
+    """Config of structured MSCN: as `MSCNConfig`, with shifts of a deeper field."""
 
     field: FieldConfig = FieldConfig(modulation="shifts", num_layers=8)
     adaptation: AdaptationConfig = AdaptationConfig(num_steps=3, learn_start=False, step_rate=10.0)
@@ -67,8 +75,30 @@ class StructuredConfig(MSCNConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class PerSignalConfig(StructuredConfig):
+    """Config of MSCN with patterns of each signal's own: as `StructuredConfig`, without a stage ``meta``, and
+
+    gates: on the modulation or on the update.
+    compression: of kind uniform; all open entries share one histogram.
+    gate_step: first step size of log α in the inner loop, per unit of the loss summed over entries; positive. It is learned
+        where those of the latent are.
+    """
+
+    gate_step: float = 10.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.gates.apply not in ("update", "modulation"):
+            raise ValueError(f"mscn_per_signal needs gates.apply to be update or modulation, not {self.gates.apply}")
+        if self.compression.kind != "uniform":
+            raise ValueError(f"mscn_per_signal needs compression.kind to be uniform, not {self.compression.kind}")
+        if not self.gate_step > 0.0:
+            raise ValueError(f"gate_step must be positive, not {self.gate_step}")
+
+
+@dataclasses.dataclass(frozen=True)
 class MSCN(LatentCodec):
-    """Base of both forms; see `vcinr.codec.Codec`."""
+    """Base of all forms, with one pattern that all signals share; see `vcinr.codec.Codec`."""
 
     config: MSCNConfig = MSCNConfig()
     fitted = (*PARTS, "gates")
@@ -79,60 +109,33 @@ class MSCN(LatentCodec):
 
     @cached_property
     def index(self) -> np.ndarray:
-        """`gating.gate_index` of the config."""
-        return gating.gate_index(self.config.field, self.config.gates.apply, self.config.gates.group)
-
-    @property
-    def streams(self) -> tuple[str, ...]:
-        return signal_patterns.STREAMS if self.config.gates.adapt_gates else ("latent",)
-
-    @cached_property
-    def compression(self) -> Any:
-        return PatternUniform(self.config.compression) if self.config.gates.adapt_gates else super().compression
-
-    def stages(self) -> tuple[AnyStage, ...]:
-        """Those of the field, then those of the compression."""
-        if not self.config.gates.adapt_gates:
-            return super().stages()
-        return (*self.field_stages(), *self.compression.stages_of(self, self.index[0]))
+        """The gates that govern each entry, [r, k]; see `vcinr.sparsity.gates.gate_index`."""
+        return gates.gate_index(self.config.field, self.config.gates.apply, self.config.gates.group)
 
     def field_stages(self) -> tuple[AnyStage, ...]:
-        """``gates``, ``pattern``, ``meta``; with ``adapt_gates`` the first of them alone."""
+        """``gates``, ``pattern``, ``meta``."""
         c = self.config
-        if c.gates.adapt_gates:
-            return (self._gates(),)
-        return self._gates(), self._pattern(), gating.sparse_meta_stage(c, c.gates, "meta", c.meta, restart=False)
+        return self.gates_stage(), self.pattern_stage(), sparse_meta_stage(c, c.gates, "meta", c.meta, restart=False)
 
-    def _gates(self) -> Stage:
-        c, g = self.config, self.config.gates
+    def gates_stage(self) -> Stage:
+        """θ, step sizes and gates are trained together, under noise, until λ has brought the gates to the target."""
+        c = self.config
 
         def begin(key: jax.Array, params: Params, source: ExampleSource) -> dict[str, Any]:
-            count = gating.num_gates(self.index)
-            log_alpha = jnp.full(count, hard_concrete.log_alpha_of(jnp.asarray(g.start_open)))
-            started = gating.start(c, g, jnp.ones(count), key, jax.tree.map(jnp.asarray, params), source)
-            learned = {"log_alpha": log_alpha, "log_lambda": jnp.log(jnp.asarray(g.start_lambda))}
-            if g.adapt_gates:
-                learned["log_step"] = jnp.log(jnp.asarray(g.gate_step))
-            return {**started, "gates": learned}
+            every = jnp.ones(gates.num_gates(self.index))
+            started = start(c, c.gates, every, key, jax.tree.map(jnp.asarray, params), source)
+            return {**started, "gates": self.first_gates()}
 
         def loss(trained: Any, frozen: Any, example: Mapping[str, jax.Array], key: jax.Array):
-            noise, points = jax.random.split(key)
-            error, log_alpha = self._error(stop_fixed_gradients(c, trained), example["values"], noise, points)
+            noise, samples = jax.random.split(key)
+            error, log_alpha = self.gated_error(stop_fixed_gradients(c, trained), example["values"], noise, samples)
             log_lambda = trained["gates"]["log_lambda"]
-            open_fraction = gating.expected_open(self.index, log_alpha)
-            # A shared pattern is cut to the target by rank afterwards; a signal's own is what its deterministic gates open.
-            paid = gating.open_fraction(self.index, log_alpha) if g.adapt_gates else open_fraction
+            open_fraction, paid = gates.expected_open(self.index, log_alpha), self.paid_fraction(log_alpha)
             metrics = {"open": paid, "lambda": jnp.exp(log_lambda), "psnr_db": -10.0 * jnp.log10(error)}
-            return error + gating.neutral_penalty(g, open_fraction, log_lambda, paid), metrics
+            return error + neutral_penalty(c.gates, open_fraction, log_lambda, paid), metrics
 
         def evaluate(trained: Any, frozen: Any, example: Mapping[str, jax.Array], key: jax.Array):
-            return gating.with_psnr(self._error(trained, example["values"], None, None)[0])
-
-        def rates(trained: Any) -> dict[str, Any]:
-            per_lr = {"log_alpha": g.gate_lr / c.sparsify.lr, "log_lambda": g.lambda_lr / c.sparsify.lr}
-            if g.adapt_gates:
-                per_lr["log_step"] = c.adaptation.step_rate
-            return {**lr_multipliers(c, trained), "gates": per_lr}
+            return with_psnr(self.gated_error(trained, example["values"], None, None)[0])
 
         return Stage(
             name="gates",
@@ -143,73 +146,63 @@ class MSCN(LatentCodec):
             loss=loss,
             finish=lambda params, trained: {**params, **trained},
             evaluate=evaluate,
-            lr_multipliers=rates,
+            lr_multipliers=lambda trained: {**lr_multipliers(c, trained), "gates": self.gate_rates()},
         )
 
-    def _error(
-        self, trained: Any, values: jax.Array, noise: jax.Array | None, points: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
-        """(MSE after adaptation, log α then): with gates of one draw, or deterministic ones; on random points, or on all."""
-        c, g = self.config, self.config.gates
-        if not g.adapt_gates:
-            log_alpha = trained["gates"]["log_alpha"]
-            z = hard_concrete.deterministic(log_alpha) if noise is None else hard_concrete.sample(noise, log_alpha)
-            return gating.meta_error(c, g, trained, z, values, points), log_alpha
-        (inner, inner_coords), (outer, outer_coords) = draw(c, values, points)
-        latent, log_alpha = gating.adapt_with_gates(c, g, trained, trained["gates"], inner, coords=inner_coords, noise=noise)
-        return signal_loss(c, trained["shared"], latent, outer, None, outer_coords), log_alpha
+    def first_gates(self) -> dict[str, jax.Array]:
+        """What is trained of the gates, where training starts."""
+        g = self.config.gates
+        log_alpha = jnp.full(gates.num_gates(self.index), hard_concrete.log_alpha_of(jnp.asarray(g.start_open)))
+        return {"log_alpha": log_alpha, "log_lambda": jnp.log(jnp.asarray(g.start_lambda))}
 
-    def _pattern(self) -> ClosedForm:
+    def gate_rates(self) -> dict[str, float]:
+        """Outer step sizes of `first_gates`, in multiples of that of θ."""
+        c = self.config
+        return {"log_alpha": c.gates.gate_lr / c.sparsify.lr, "log_lambda": c.gates.lambda_lr / c.sparsify.lr}
+
+    def gated_error(
+        self, trained: Any, values: jax.Array, noise: jax.Array | None, samples: jax.Array | None
+    ) -> tuple[jax.Array, Gates]:
+        """(MSE of one patch after adaptation, log α then).
+
+        noise: key of one draw of z; None: deterministic gates.   samples: key of random samples; None: all of them.
+        """
+        log_alpha = trained["gates"]["log_alpha"]
+        z = hard_concrete.deterministic(log_alpha) if noise is None else hard_concrete.sample(noise, log_alpha)
+        return meta_error(self.config, self.config.gates, trained, z, values, samples), log_alpha
+
+    def paid_fraction(self, log_alpha: Gates) -> jax.Array:
+        """Fraction of entries that λ brings to the target: the expected one, as the pattern is cut to the target by rank."""
+        return gates.expected_open(self.index, log_alpha)
+
+    def pattern_stage(self) -> ClosedForm:
+        """The gates of largest log α open, as many as the target pays for."""
+
         def solve(key: jax.Array, params: Params, source: Any, workplace: Any) -> Params:
-            gates, entries = gating.pattern(self.index, np.asarray(params["gates"]["log_alpha"]), self.config.gates.target)
-            return {**params, "gates": gates, "coded": entries}
+            log_alpha = np.asarray(params["gates"]["log_alpha"])
+            opened, entries = gates.pattern(self.index, log_alpha, self.config.gates.target)
+            return {**params, "gates": opened, "coded": entries}
 
         return ClosedForm("pattern", examples=None, solve=solve)
 
     def adapt(self, params: Params, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-        """ẑ ⊙ δ or ẑ ⊙ m at the open entries [m]; with ``adapt_gates`` at all entries [k], 0 where they are closed."""
-        c, steps = self.config, self.config.adaptation.encode_steps
-        if c.gates.adapt_gates:
-            return gating.adapt_with_gates(c, c.gates, params, params["gates"], values, weight, num_steps=steps)[0]
-        z = jnp.asarray(params["gates"], values.dtype)
-        return kept_entries(params, gating.adapt_gated(c, c.gates, params, z, values, weight, num_steps=steps))
-
-    def decoder_config(self) -> dict[str, Any]:
-        """As every latent codec's, and what its gates are."""
-        g = self.config.gates
-        return {**super().decoder_config(), "gates": [g.apply, g.group, g.adapt_gates]}
-
-    def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
-        arrays = super().decoder_arrays(params, point)
-        return {**arrays, "gate_table": params["points"][str(point)]["gate_table"]} if self.config.gates.adapt_gates else arrays
+        """ẑ ⊙ δ or ẑ ⊙ m at the open entries, [m]."""
+        c, z = self.config, jnp.asarray(params["gates"], values.dtype)
+        latent = adapt_gated(c, c.gates, params, z, values, weight, num_steps=c.adaptation.encode_steps)
+        return kept_entries(params, latent)
 
     def layers(self, params: Params, latent: jax.Array) -> Any:
         c = self.config
         phi = whole_latent(params, latent, c.field.latent_size())
         if "gates" not in self.decoded:
             return make_field(c.field).apply({"params": params["shared"]}, phi, method="layers")
-        return gating.gated_layers(c.field, c.gates, self.index, params["shared"], phi, jnp.asarray(params["gates"], phi.dtype))
+        return gated_layers(c.field, c.gates, self.index, params["shared"], phi, jnp.asarray(params["gates"], phi.dtype))
 
-    def encode(
-        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
-    ) -> list[Code]:
-        """As every latent codec's; with ``adapt_gates`` a pattern a patch, and the symbols of its open entries."""
-        if not self.config.gates.adapt_gates:
-            return super().encode(params, signals, point, request)
-        self.check_effort(request.effort)
-        return signal_patterns.encode(self, self.index[0], params, signals, point)
-
-    def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> Table:
-        """As every latent codec's; with ``adapt_gates`` first the gates' tables, then as many symbols as they open."""
-        if not self.config.gates.adapt_gates:
-            return super().symbol_model(params, point, grid, meta, decoded, name)
-        return signal_patterns.symbol_model(self.index[0], params, point, grid, decoded, name)
-
-    def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
-        """Decoded values, float32 [p, n, c]."""
-        if not self.config.gates.adapt_gates:
-            return super().synthesise(params, point, codes, grids)
-        return signal_patterns.synthesise(self, self.index[0], params, point, codes, grids)
+    def decoder_config(self) -> dict[str, Any]:
+        """As every latent codec's, and what its gates are."""
+        g = self.config.gates
+        # The last entry stood for patterns of a signal's own, and stays for the sake of older fingerprints.
+        return {**super().decoder_config(), "gates": [g.apply, g.group, False]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,3 +218,50 @@ class MSCNStructured(MSCN):
 
     config: StructuredConfig = StructuredConfig()
     name = "mscn_structured"
+
+
+@dataclasses.dataclass(frozen=True)
+class MSCNPerSignal(MSCN):
+    """Sparse shifts or updates whose pattern is each signal's own: the inner loop moves log α too, and files hold the pattern."""
+
+    config: PerSignalConfig = PerSignalConfig()
+    name = "mscn_per_signal"
+
+    @cached_property
+    def compression(self) -> PatternUniform:
+        """b bits per open entry, one bit or less per gate."""
+        return PatternUniform(self.config.compression, self.index[0])
+
+    def field_stages(self) -> tuple[Stage, ...]:
+        """``gates``."""
+        return (self.gates_stage(),)
+
+    def first_gates(self) -> dict[str, jax.Array]:
+        """As for shared patterns, and log α's step size in the inner loop."""
+        return {**super().first_gates(), "log_step": jnp.log(jnp.asarray(self.config.gate_step))}
+
+    def gate_rates(self) -> dict[str, float]:
+        """As for shared patterns; log α's step size goes with those of the latent."""
+        return {**super().gate_rates(), "log_step": self.config.adaptation.step_rate}
+
+    def gated_error(
+        self, trained: Any, values: jax.Array, noise: jax.Array | None, samples: jax.Array | None
+    ) -> tuple[jax.Array, Gates]:
+        """(MSE of one patch after adaptation, its own log α); arguments as for shared patterns."""
+        c = self.config
+        (inner, inner_coords), (outer, outer_coords) = draw(c, values, samples)
+        latent, log_alpha = adapt_with_gates(c, c.gates, trained, trained["gates"], inner, coords=inner_coords, noise=noise)
+        return signal_loss(c, trained["shared"], latent, outer, None, outer_coords), log_alpha
+
+    def paid_fraction(self, log_alpha: Gates) -> jax.Array:
+        """What deterministic gates open, since files hold just that."""
+        return gates.open_fraction(self.index, log_alpha)
+
+    def adapt(self, params: Params, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+        """z ⊙ d, [k]; 0 at closed entries."""
+        c, steps = self.config, self.config.adaptation.encode_steps
+        return adapt_with_gates(c, c.gates, params, params["gates"], values, weight, num_steps=steps)[0]
+
+    def decoder_config(self) -> dict[str, Any]:
+        """As for shared patterns, with what tells the two apart."""
+        return {**super().decoder_config(), "gates": [self.config.gates.apply, self.config.gates.group, True]}

@@ -19,8 +19,9 @@ from ml_collections import ConfigDict
 
 from experiments import data
 from experiments.command_line import run_study
-from vcinr.codecs.latent_codec import LatentCodec
-from vcinr.context.prior import context_sizes, groups
+from vcinr.codec import Codec
+from vcinr.codecs.contextual_inr import ContextualINR
+from vcinr.context.features import context_sizes
 from vcinr.devices import use_cpu_cores
 from vcinr.fields import siren
 from vcinr.model.finding import load
@@ -31,20 +32,20 @@ COLUMNS = ["model", "effort", "encode, s", "decode, s", "field", "synthesis", "p
 PAPERS = {"10 × 512 (COIN++)": (10, 512), "15 × 512 (Functa)": (15, 512)}
 
 
-def decoder_macs(codec: LatentCodec, params: Mapping[str, Any]) -> dict[str, float]:
-    """Multiply-accumulates a pixel of a decoder with a linear head and contextual compression: ``field``, ``synthesis``,
-    ``prior``. Layers before the head are the same for all patches and evaluated once a batch: they are left out.
+def decoder_macs(codec: Codec, params: Mapping[str, Any]) -> dict[str, float]:
+    """Multiply-accumulates per pixel of the decoder of `contextual_inr`: ``field``, ``synthesis``, ``prior``. Layers before the
+    linear head are the same for all patches and evaluated once per batch: they are left out.
 
     ValueError for any other codec.
     """
     config = codec.config
-    if config.compression != "contextual" or not config.field.linear_head or config.field.modulation != "none":
-        raise ValueError("costs are counted of fields with a linear head alone and compression contextual")
-    c, pixels, rank = config.contextual, math.prod(config.patch), len(config.patch)
+    if not isinstance(codec, ContextualINR):
+        raise ValueError(f"costs are counted of contextual_inr, whose field is a linear head alone, not of {codec.name}")
+    c, pixels, rank = config.compression, math.prod(config.patch), len(config.patch)
     head = (config.field.sizes()[-1][0] + 1) * config.field.channels
     synthesis = sum(math.prod(params["synthesis"][name].shape) for name in ("kernel_0", "kernel_1", "out", "linear"))
     prior = 0
-    for group in groups(c.order):
+    for group in c.order.predicted_groups:
         (hidden, linear), (start, stop) = context_sizes(c.order, rank, group), c.order.span(group)
         size = stop - start
         prior += hidden * c.width + 2 * c.width * size + linear * size

@@ -1,9 +1,9 @@
-"""What each part of a contextual codec buys over the linear floor, at equal bytes, on the test split of its config.
+"""What each part of `contextual_inr` buys over the linear floor, at equal bytes, on the test split of its config.
 
     python -m experiments.parts --workdir=DIR --floor=KLT [--pictures=128] [--record=FILE]
 
-DIR is a run of `experiments.train` whose config has ``compression="contextual"``, KLT one of
-the codec `klt` on the same data. Writes a study that `make results` renders.
+DIR is a run of `experiments.train` of the codec `contextual_inr`, KLT one of the codec `klt` on the same data. Writes a study
+that `make results` renders.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from ml_collections import ConfigDict
 
 from experiments import data
 from experiments.command_line import run_study
+from vcinr.batching import patch_rows, per_signal
 from vcinr.bitstream.payload import stream_bits
 from vcinr.codec import Code
-from vcinr.codecs.latent_codec import patch_rows, per_signal
-from vcinr.context import prior as context_prior
-from vcinr.context.compression import Contextual
-from vcinr.context.order import Order, coarsest, differences, streams_of, symbols_of
+from vcinr.context.compression import ContextualCompression
+from vcinr.context.integer_prior import count_tables
+from vcinr.context.lattice import differences
+from vcinr.context.order import Order, coarsest_lattice, streams_of, symbols_of
 from vcinr.context.training import latent_crops
 from vcinr.devices import use_cpu_cores
 from vcinr.entropy.tables import code_length_bits, tables_from_columns
@@ -69,9 +70,9 @@ ARMS = (
 )
 
 
-def with_rounding(model: Model, rounding: str) -> Contextual:
+def with_rounding(model: Model, rounding: str) -> ContextualCompression:
     """The model's compression, its encoder rounding otherwise."""
-    return Contextual(dataclasses.replace(model.codec.config.contextual, rounding=rounding))
+    return ContextualCompression(dataclasses.replace(model.codec.config.compression, rounding=rounding))
 
 
 def without_synthesis(params: Params) -> Params:
@@ -99,8 +100,8 @@ def latents(model: Model, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 def context_bits(model: Model, params: Params, point: int, grid: Grid, code: Code, later: bool) -> float:
     """Bits of a signal by the context prior; of ``later`` groups alone or of all."""
-    order = model.codec.config.contextual.order
-    first = {"first", *(turn.stream for turn in order.turns if turn.group == 0)} if later else set()
+    order = model.codec.config.compression.order
+    first = {"first", *(step.stream for step in order.lattice_steps)} if later else set()
     bits = stream_bits(model.codec, params, point, grid, code)
     return sum(number for name, number in bits.items() if name not in first)
 
@@ -130,13 +131,13 @@ def measure_arm(
     if arm.rounding == "nearest":
         symbols = np.rint(z_of(training)).astype(np.int32)
         if arm.context:
-            first = coarsest(order, symbols, len(model.codec.patch))
-            params = with_tables(params, point, context_prior.count_tables(order, params["network"], point, symbols, first))
+            first = coarsest_lattice(order, symbols, len(model.codec.patch))
+            params = with_tables(params, point, count_tables(order, params["network"], point, symbols, first))
     params = params if arm.synthesis else without_synthesis(params)
     grids = [Grid(picture.shape[:-1], model.codec.patch) for picture in pictures]
     started = time.time()
     rows = [z_of(latent).reshape(grid.num_patches, -1) for latent, grid in zip(found, grids, strict=True)]
-    codes = [Code(streams) for streams in compression.code(model.codec, params, point, rows, grids, arm.effort)]
+    codes = [Code(streams) for streams in compression.code(params, point, rows, grids, arm.effort)]
     seconds = (time.time() - started) / len(pictures)
     if arm.context:
         later = not arm.lattices
@@ -186,8 +187,10 @@ def study(options: argparse.Namespace) -> str:
     config = ConfigDict(model.info["config"])
     config.data.test_limit = options.pictures
     pictures = list(data.pictures(config, "test"))
-    c = model.codec.config.contextual
-    training = latent_crops(model.codec, c.num_counted, 1, model.params, data.patches(config, "train")).arrays["latent"]
+    counted = dataclasses.replace(
+        model.codec.config.compression, num_latents=model.codec.config.compression.num_counted, offsets_per_picture=1
+    )
+    training = latent_crops(model.codec, counted, model.params, data.patches(config, "train")).arrays["latent"]
     found = latents(model, pictures)
     floor = floor_curve(load(Path(options.floor) / "model"), pictures)
     rows = [["klt", *(psnr_at(floor, rate) for rate in options.rates), 0.0, 0.0, None, None]]

@@ -1,6 +1,7 @@
 """Whole signals in batches and everywhere, and what files that bring their own network may ask for and mean."""
 
 import math
+import time
 import tracemalloc
 
 import jax
@@ -10,15 +11,17 @@ import pytest
 from tests.conftest import smooth_picture
 from vcinr.bitstream import container
 from vcinr.bitstream.container import BitstreamError
+from vcinr.bitstream.limits import DEFAULT_MAX_WORK
 from vcinr.codec import Code, grid_of
-from vcinr.codecs import whole_signals
 from vcinr.codecs.coin import Coin, to_symbols
 from vcinr.codecs.strumpler_basic import StrumplerBasic, field_of
 from vcinr.fields import siren
 from vcinr.model.model import make_model
-from vcinr.signals.grids import pixel_grid
 from vcinr.signals.patches import to_signal
-from vcinr.weights.coding import bfloat16_above, from_bfloat16, make_code
+from vcinr.weights import evaluation
+from vcinr.weights.coding import make_code
+from vcinr.weights.grid import bfloat16_above, from_bfloat16
+from vcinr.weights.signal_batches import batches_of_equal_shape
 
 SHAPES = [(24, 36), (36, 24), (24, 36), (1, 50)]
 HEAD = {"num_layers": 2, "width": 6, "encoding": 1, "num_frequencies": 3, "milliscale": 1400, "omega_0": 17, "activation": 0}
@@ -37,35 +40,16 @@ def strumpler():
 def test_batches_hold_equal_shapes_within_bounds():
     pictures = [smooth_picture(*shape, seed=i) for i, shape in enumerate(SHAPES)]
     signals = [to_signal(picture.astype(np.float32), picture.shape[:2]) for picture in (*pictures, pictures[0], pictures[0])]
-    batches = whole_signals.batches_of_equal_shape(signals, 2 * 24 * 36)
+    batches = batches_of_equal_shape(signals, 2 * 24 * 36)
     assert [batch.indices for batch in batches] == [[0, 2], [4, 5], [1], [3]]
     assert all(batch.values.shape == (len(batch.indices), len(batch.coords), 3) for batch in batches)
     np.testing.assert_array_equal(batches[0].values[1].reshape(24, 36, 3), pictures[2])
     assert [batch.name for batch in batches] == ["24x36", "24x36", "36x24", "1x50"]
-    assert [batch.indices for batch in whole_signals.batches_of_equal_shape(signals[:3], 1)] == [[0], [2], [1]]
+    assert [batch.indices for batch in batches_of_equal_shape(signals[:3], 1)] == [[0], [2], [1]]
     weighted = [signals[0], signals[0].replace(weight=np.full((1, 24 * 36), 0.5, np.float32))]
-    one, other = whole_signals.batches_of_equal_shape(weighted, 10**6)
+    one, other = batches_of_equal_shape(weighted, 10**6)
     assert one.weight is None
     assert other.weight.shape == (1, 24 * 36)
-
-
-def positions(config, shared, latent, coords):
-    del config, shared
-    return coords * latent[0] + latent[1]
-
-
-def test_fields_are_evaluated_at_every_coordinate(monkeypatch):
-    """In chunks that fit no shape, each signal with its own latent."""
-    monkeypatch.setattr(whole_signals, "SMALLEST_CHUNK", 8)
-    monkeypatch.setattr(whole_signals, "LARGEST_CHUNK", 32)
-    monkeypatch.setattr(whole_signals, "EVALUATED_SAMPLES", 64)
-    monkeypatch.setattr(whole_signals, "HELD_NUMBERS", 200)
-    shapes = [(3, 2), (5, 41), (41, 5), (1, 1), (7, 3), (90, 100)]
-    grids = [grid_of(Coin(), shape) for shape in shapes]
-    latents = [np.array([i + 1, -i], np.float32) for i in range(len(shapes))]
-    found = whole_signals.evaluate_everywhere(positions, None, None, latents, grids)
-    for shape, latent, values in zip(shapes, latents, found, strict=True):
-        np.testing.assert_allclose(values, (pixel_grid(shape) * latent[0] + latent[1])[None], rtol=1e-5, atol=1e-6)
 
 
 # What a file means, by docs/bitstream.md, section "Files that need no model", with nothing but NumPy.
@@ -186,18 +170,65 @@ def test_networks_without_payload_take_no_memory_beyond_the_limit(coin):
         tracemalloc.stop()
 
 
-def test_work_is_limited_on_both_ways(coin, strumpler, monkeypatch):
-    """Weights times samples: 2^20 by 2^23."""
-    shape = (4096, 2048)
-    wide = HEAD | {"num_layers": 4, "width": 500}
-    for model, meta in ((coin, zeros(64, 127).meta), (strumpler, wide)):
-        data = container_file(model, [Code({}, meta)], shape, b"")
-        with pytest.raises(BitstreamError, match=r"at 4096×2048 samples take \d+ multiplications; the limit is 4398046511104"):
-            model.decode(data)
-    monkeypatch.setattr(whole_signals, "MAX_WORK", 1000)
+BOMBS = {
+    "coin, deep": ("coin", {"depth": 64, "width": 127}, (1024, 1024)),
+    "coin, wide": ("coin", {"depth": 2, "width": 1000}, (1024, 1024)),
+    "strumpler, deep": ("strumpler", {"num_layers": 64, "width": 120, "encoding": 0}, (1024, 1024)),
+    "strumpler, a large encoding": ("strumpler", {"encoding": 2, "num_frequencies": 256, "milliscale": 100}, (8192, 8192)),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_a_few_bytes_that_ask_for_much_work_are_refused_at_once(coin, strumpler, bomb):
+    kind, changes, shape = bomb
+    model, meta = (coin, zeros(1, 1).meta | changes) if kind == "coin" else (strumpler, HEAD | changes)
+    data = container_file(model, [Code({}, meta)], shape, b"")
+    assert len(data) < 40
+    for decode in (model.decode, model.decode_together, model.read_codes):
+        started = time.process_time()
+        with pytest.raises(BitstreamError, match=rf"takes \d+ multiplications; the limit is {DEFAULT_MAX_WORK}: .*--max-work"):
+            decode(data)
+        assert time.process_time() - started < 0.5
+
+
+def test_the_limit_is_of_all_signals_together_and_can_be_lifted(coin):
+    code, shape = zeros(1, 1), (3, 5)
+    work = coin.codec.decoding_work(grid_of(coin.codec, shape), code.meta)
+    together, alone = container_file(coin, [code] * 4, shape), container_file(coin, [code], shape)
+    assert len(coin.decode_together(together, max_work=4 * work)) == 4
+    for data, most in ((together, 4 * work - 1), (alone, work - 1)):
+        for decode in (coin.decode_together, coin.read_codes, lambda data, **limits: coin.join([data], **limits)):
+            with pytest.raises(BitstreamError, match=f"the limit is {most}:"):
+                decode(data, max_work=most)
+    assert coin.decode(alone, max_work=work).shape == (*shape, 3)
+    with pytest.raises(BitstreamError, match=f"the limit is {work - 1}:"):
+        coin.decode(alone, max_work=work - 1)
+    with pytest.raises(BitstreamError, match=f"file 1 of 0 to 1: .* the limit is {work - 1}:"):
+        coin.decode_values_batch([container_file(coin, [code], (3, 4)), alone], max_work=work - 1)
+
+
+def test_signals_that_cost_no_samples_cost_work(coin):
+    """65,536 signals of one pixel each, in a few hundred kilobytes."""
+    data = container_file(coin, [Code({}, zeros(1, 1).meta)] * 2**16, (1, 1), b"")
+    with pytest.raises(BitstreamError, match="--max-work"):
+        coin.decode_together(data)
+
+
+def test_ordinary_networks_are_far_from_the_limit(coin, strumpler):
+    """The largest that encoders have by default, at several million pixels."""
+    for model, meta, megapixels in (
+        (coin, {"depth": 13, "width": 128, "omega_0": 30}, 2),
+        (coin, {"depth": 13, "width": 49, "omega_0": 30}, 9),
+        (strumpler, strumpler.codec.config.meta(len(strumpler.points) - 1), 10),
+    ):
+        assert model.codec.decoding_work(grid_of(model.codec, (1000, 1000 * megapixels)), meta) < DEFAULT_MAX_WORK
+
+
+def test_encoders_make_no_file_that_takes_hours_to_read(coin, strumpler, monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_WORK", 1000)
     for model in (coin, strumpler):
-        with pytest.raises(ValueError, match=r"\d+ weights at 24×36 samples take \d+ multiplications; the limit is 1000"):
-            model.encode(smooth_picture(24, 36))
+        with pytest.raises(ValueError, match=r"at 24×36 samples takes \d+ multiplications to decode; the limit is 1000"):
+            model.encode(smooth_picture(24, 36), 0)
 
 
 def test_one_program_serves_every_frequency_and_few_networks_go_into_a_file(coin):
@@ -234,5 +265,5 @@ def test_one_program_serves_every_frequency_and_few_networks_go_into_a_file(coin
 def test_effort_doubles_the_steps_within_limits(codec):
     assert codec.num_steps(3) == 8 * codec.config.num_steps
     for effort in (-1, 17):
-        with pytest.raises(ValueError, match=r"effort lies in 0\.\.16 here"):
+        with pytest.raises(ValueError, match="effort lies in 0 to 16"):
             codec.num_steps(effort)

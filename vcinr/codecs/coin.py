@@ -28,6 +28,7 @@ from vcinr.entropy.range_coder import RawBits
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig, evaluate
 from vcinr.modalities import MODALITIES
+from vcinr.modalities.modality import Modality
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Progress
 from vcinr.weights.evaluation import check_work, network_pieces
@@ -88,14 +89,17 @@ class CoinConfig:
         return tuple(sorted(chosen, key=lambda a: (num_weights(field_of(self.modality, *a, self.omega_0)), a)))
 
 
-@functools.lru_cache(maxsize=1024)
 def field_of(modality: str, depth: int, width: int, omega_0: int) -> FieldConfig:
     """The SIREN of an architecture. ValueError beyond `MAX_DEPTH`, `MAX_WIDTH`, `MAX_OMEGA_0` or `MAX_WEIGHTS`."""
+    return _field_of(MODALITIES[modality], depth, width, omega_0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _field_of(row: Modality, depth: int, width: int, omega_0: int) -> FieldConfig:
     limits = (("depth", depth, MAX_DEPTH), ("width", width, MAX_WIDTH), ("omega_0", omega_0, MAX_OMEGA_0))
     for name, value, largest in limits:
         if not 1 <= value <= largest:
             raise ValueError(f"the {name} of a COIN lies in 1..{largest}, not {value}")
-    row = MODALITIES[modality]
     field = FieldConfig(row.coord_dim, row.channels, depth, width, float(omega_0), latent_dim=1, modulation="none")
     if num_weights(field) > MAX_WEIGHTS:
         raise ValueError(f"a COIN of {depth}×{width} has {num_weights(field)} weights; at most {MAX_WEIGHTS} are coded")
@@ -227,7 +231,8 @@ class Coin(SelfContainedCodec):
         """Decoded values. BitstreamError for weights that are not finite."""
         del params, point
         fields = [self.network(code.meta) for code in codes]
-        return network_pieces(fields, (from_symbols(code.streams["weights"]) for code in codes), grids)
+        weights = (from_symbols(code.streams["weights"]) for code in codes)
+        return network_pieces(fields, weights, grids, MODALITIES[self.modality].coordinates)
 
     def _field(self, point: int) -> FieldConfig:
         return field_of(self.modality, *self.config.points[point], self.config.omega_0)

@@ -21,6 +21,7 @@ from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
 from vcinr.modalities import MODALITIES
+from vcinr.modalities.modality import Modality
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params
 from vcinr.weights import coding as weight_coding
@@ -127,8 +128,8 @@ def field_of(modality: str, meta: Mapping[str, int | float]) -> FieldConfig:
 
 
 @functools.lru_cache(maxsize=1024)
-def _cached_field_of(modality: str, *values: int) -> FieldConfig:
-    return field_of(modality, dict(zip(MAX_META, values, strict=True)))
+def _cached_field_of(row: Modality, *values: int) -> FieldConfig:
+    return field_of(row.name, dict(zip(MAX_META, values, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,11 +197,11 @@ class StrumplerBasic(SelfContainedCodec):
         return weight_coding.symbol_model(self.network(meta), decoded, name)
 
     def network(self, meta: Mapping[str, Any]) -> FieldConfig:
-        return _cached_field_of(self.modality, *(meta[name] for name in MAX_META))
+        return _cached_field_of(MODALITIES[self.modality], *(meta[name] for name in MAX_META))
 
     def synthesise_pieces(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> Iterator[Piece]:
         """Decoded values."""
         del params, point
         fields = [self.network(code.meta) for code in codes]
         weights = (weight_coding.decoded_weights(field, code) for field, code in zip(fields, codes, strict=True))
-        return network_pieces(fields, weights, grids)
+        return network_pieces(fields, weights, grids, MODALITIES[self.modality].coordinates)

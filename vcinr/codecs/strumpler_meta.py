@@ -24,6 +24,7 @@ from vcinr.codecs.whole_signals import WholeSignalCodec
 from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
+from vcinr.modalities import MODALITIES
 from vcinr.modalities.examples import modality_of
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Stage, TrainingConfig
@@ -166,7 +167,8 @@ class StrumplerMeta(WholeSignalCodec):
         del point
         field, base = self.config.field, np.asarray(base_weights(self.config, params["shared"]))
         weights = (base + weight_coding.decoded_weights(field, code) for code in codes)
-        return network_pieces([field] * len(codes), weights, grids, unit_frequency=False)
+        coordinates = MODALITIES[self.modality].coordinates
+        return network_pieces([field] * len(codes), weights, grids, coordinates, unit_frequency=False)
 
 
 def _adapt_row(config: StrumplerMetaConfig, trained: Any, values: jax.Array, weight: jax.Array) -> jax.Array:

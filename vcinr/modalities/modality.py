@@ -101,9 +101,12 @@ class Modality:
             raise ValueError(f"a {self.name} with NaN has no {self.sample_type} values: the field that made it has diverged")
         return (np.rint(np.clip(values, 0, 1) * self.peak) + self.lowest).astype(self.sample_type)
 
-    def coordinates(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Coordinates float32 [n, coord_dim] in [-1, 1] of a patch of this shape, or of a signal fitted whole, row-major."""
-        return pixel_grid(shape)
+    def coordinates(self, shape: tuple[int, ...], start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Coordinates float32 [n, coord_dim] in [-1, 1] of a patch of this shape, or of a signal fitted whole, row-major.
+
+        start, stop: samples from and to, of all; memory is taken for these alone.
+        """
+        return pixel_grid(shape, start, stop)
 
     def squared_error(self, original: np.ndarray, decoded: np.ndarray) -> float:
         """Mean squared error, peak 1, of samples against samples or against floats in normalised units."""

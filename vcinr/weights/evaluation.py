@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,6 @@ from vcinr.devices import local_mesh, pmapped, replicate
 from vcinr.fields import siren
 from vcinr.fields.encodings import encode, encoded_dim
 from vcinr.fields.field import FieldConfig
-from vcinr.signals.grids import pixel_grid
 from vcinr.signals.signal import Grid
 
 _log = logging.getLogger(__name__)
@@ -40,6 +39,7 @@ PADDED_LAYERS, PADDED_WEIGHTS = 64, 2**20
 SINE_WORK = 16
 """Multiplications that one sine of an encoding or a layer counts for."""
 
+Coordinates = Callable[[tuple[int, ...], int, int], np.ndarray]
 Network = tuple[Float[Array, " p"], Any, Any]
 """(weights in the order of `siren.flatten`, padded; number of layers before the output; scale ω₀)."""
 
@@ -76,7 +76,11 @@ def at_unit_frequency(field: FieldConfig, weights: np.ndarray) -> np.ndarray:
 
 
 def network_pieces(
-    fields: Sequence[FieldConfig], weights: Iterable[np.ndarray], grids: Sequence[Grid], unit_frequency: bool = True
+    fields: Sequence[FieldConfig],
+    weights: Iterable[np.ndarray],
+    grids: Sequence[Grid],
+    coordinates: Coordinates,
+    unit_frequency: bool = True,
 ) -> Iterator[Piece]:
     """Values of whole signals, each a network of its own, a chunk of samples at a time.
 
@@ -84,6 +88,7 @@ def network_pieces(
       fields: one per signal, without ``last_width``.
       weights: one [p] per signal, in the order of `siren.flatten`; taken one at a time.
       grids: one per signal, a single patch of its own shape.
+      coordinates: of samples from and to, of a shape: a modality's.
       unit_frequency: whether weights are taken `at_unit_frequency`; it rounds otherwise than a layer of any ω₀ does.
     """
     devices = local_mesh().size
@@ -98,7 +103,7 @@ def network_pieces(
         before: tuple[int, Any] | None = None
         # One call runs while the values of the one before are used.
         for start in range(0, samples, chunk):
-            coords = pixel_grid(grid.shape, start, min(start + chunk, samples))
+            coords = coordinates(grid.shape, start, min(start + chunk, samples))
             if len(coords) < chunk:
                 coords = np.concatenate([coords, np.repeat(coords[-1:], chunk - len(coords), axis=0)])
             with jax.default_matmul_precision("float32"):

@@ -9,7 +9,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.base import codec_of
-from vcinr.codec import training_patch
 from vcinr.datasets.catalogue import load_split
 from vcinr.datasets.sources import PatchSource
 
@@ -38,7 +37,7 @@ def evenly_spaced(found: Sequence[Any], count: int) -> Sequence[Any]:
 
 def patches(config: ConfigDict, split: str) -> PatchSource:
     """Random patches of "train", or those of "validation" (not mirrored)."""
-    patch = training_patch(codec_of(config))
+    patch = codec_of(config).training_patch
     return PatchSource(pictures(config, split), patch, flips=config.data.flips and split == "train")
 
 

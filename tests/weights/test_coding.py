@@ -59,7 +59,7 @@ def fitted():
     weights = fit_weights(FIT, batch, jnp.stack(starts), OptimiserSpec(5e-3, "cosine"), 300).params
     steps = grid_steps(weights, FIELD, BITS)
     nearest = np.asarray(on_grid(weights / per_weight(FIELD, steps), BITS))
-    rounding = round_weights(CONFIG.adaround, FIT, batch, weights, steps, BITS, CONFIG.num_points)
+    rounding = round_weights(CONFIG.adaround, FIT, batch, weights, steps, BITS, CONFIG.num_coordinates)
     retrained = retrain_weights(CONFIG.retraining, FIT, batch, rounding.soft, steps, BITS)
     return Fitted(batch, weights, steps, nearest, rounding, retrained)
 
@@ -179,7 +179,7 @@ def test_only_the_update_is_rounded(fitted):
     base, update = fitted.weights[:1], 0.003 * fitted.weights[1:2]
     batch = fitted.batch._replace(shared={**fitted.batch.shared, "base": jnp.asarray(base[0])})
     steps = grid_steps(update, FIELD, 4)
-    found = round_weights(CONFIG.adaround, FIT, batch, update, steps, 4, CONFIG.num_points)
+    found = round_weights(CONFIG.adaround, FIT, batch, update, steps, 4, CONFIG.num_coordinates)
     assert (np.abs(found.hard) <= 7).all()
     assert (found.error <= found.nearest_error).all()
     assert np.abs(found.hard * per_weight(FIELD, steps) - update).max() <= steps.max()
@@ -252,5 +252,5 @@ def test_networks_beyond_the_limit_are_refused():
 
 
 def test_settings_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="num_points must be at least 0"):
-        WeightCodingConfig(num_points=-1)
+    with pytest.raises(ValueError, match="num_coordinates must be at least 0"):
+        WeightCodingConfig(num_coordinates=-1)

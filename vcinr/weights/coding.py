@@ -49,16 +49,16 @@ class WeightCodingConfig:
 
     adaround: see `AdaRoundConfig`.
     retraining: see `RetrainingConfig`.
-    num_points: coordinates that AdaRound measures layers on; 0: all.
+    num_coordinates: number of coordinates on which AdaRound measures layers; 0: all.
     """
 
     adaround: AdaRoundConfig = AdaRoundConfig()
     retraining: RetrainingConfig = RetrainingConfig()
-    num_points: int = 2**14
+    num_coordinates: int = 2**14
 
     def __post_init__(self):
-        if self.num_points < 0:
-            raise ValueError(f"num_points must be at least 0, not {self.num_points}")
+        if self.num_coordinates < 0:
+            raise ValueError(f"num_coordinates must be at least 0, not {self.num_coordinates}")
 
 
 class Quantised(NamedTuple):
@@ -128,7 +128,7 @@ def quantise_weights(
     if (rounding_progress := report("rounding")) is not None:
         rounding_progress(batch.name, 0, 1)
     steps = grid_steps(updates, fit.field, bits)
-    rounding = round_weights(config.adaround, fit, batch, updates, steps, bits, config.num_points)
+    rounding = round_weights(config.adaround, fit, batch, updates, steps, bits, config.num_coordinates)
     exact = updates / per_weight(fit.field, steps)
     nearest = np.asarray(on_grid(exact, bits))
     errors = [signal_errors(fit, batch, levels * per_weight(fit.field, steps)) for levels in (nearest, rounding.hard)]

@@ -41,7 +41,13 @@ def network(field: FieldConfig, base: Float[Array, " p"]) -> list[Layer]:
 
 
 def round_weights(
-    config: AdaRoundConfig, fit: FitConfig, batch: Batch, updates: np.ndarray, steps: np.ndarray, bits: int, num_points: int = 0
+    config: AdaRoundConfig,
+    fit: FitConfig,
+    batch: Batch,
+    updates: np.ndarray,
+    steps: np.ndarray,
+    bits: int,
+    num_coordinates: int = 0,
 ) -> Rounding:
     """AdaRound of the weights of each signal.
 
@@ -52,10 +58,10 @@ def round_weights(
       updates: fitted weights, [b, p].
       steps: step size of each tensor, [b, t].
       bits: of the grid.
-      num_points: coordinates that layers are measured on, drawn in proportion to their weight where there is one; 0: all.
+      num_coordinates: coordinates that layers are measured on, drawn in proportion to their weight where there is one; 0: all.
     """
     inputs, weight = batch.shared["inputs"], batch.data["weight"]
-    count = min(num_points, len(inputs)) or len(inputs)
+    count = min(num_coordinates, len(inputs)) or len(inputs)
     rows: tuple[np.ndarray, ...] = (updates, steps)
     if weight is not None:
         rows += (np.stack([_drawn(row, count) for row in np.asarray(weight, np.float64)]),)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import smooth_picture
-from tests.context.test_prior import by_integers
+from tests.context.test_integer_prior import by_integers
 from tests.entropy.test_range_coder import SpecifiedDecoder
 from tests.tiny import psnr
 from vcinr.adaptation.meta_learning import AdaptationConfig
@@ -25,10 +25,11 @@ from vcinr.bitstream import container
 from vcinr.bitstream import payload as payload_coding
 from vcinr.bitstream.container import BitstreamError
 from vcinr.bitstream.fingerprint import fingerprint
-from vcinr.codec import Code, grid_of, training_patch
-from vcinr.codecs.vc_inr import VCINR, VCINRConfig
-from vcinr.context import prior as context_prior
-from vcinr.context.compression import Contextual, ContextualConfig
+from vcinr.bitstream.limits import Limits
+from vcinr.codec import Code, grid_of
+from vcinr.codecs.contextual_inr import ContextualINR, ContextualINRConfig
+from vcinr.context.compression import ContextualCompression, ContextualConfig
+from vcinr.context.integer_prior import predict_table
 from vcinr.context.order import CodingStep, streams_of, symbols_of
 from vcinr.datasets.sources import PatchSource
 from vcinr.entropy.range_coder import symbol_bits
@@ -38,19 +39,17 @@ from vcinr.model.model import make_model
 from vcinr.stage import TrainingConfig
 from vcinr.training.loop import run_stage
 
-CONFIG = VCINRConfig(
+CONFIG = ContextualINRConfig(
     patch=(4, 4),
-    crop=(16, 16),
     field=FieldConfig(num_layers=2, width=16, last_width=24, linear_head=True, latent_dim=12, modulation="none"),
     adaptation=AdaptationConfig(initial_step=1.0, num_steps=2),
     warm_start=WarmStartConfig(
         True, offsets_per_picture=1, sketches=8, training=TrainingConfig(2, 4, warmup_steps=1, collapse_db=0.0)
     ),
     meta=TrainingConfig(2, 4, lr=1e-6, warmup_steps=1, collapse_db=0.0),
-    compression="contextual",
-    contextual=ContextualConfig(
-        lambdas=(0.003, 0.02), groups=(2, 5, 12), neighbour_dims=4, width=8, synthesis_width=8, num_latents=200, num_counted=100,
-        training=TrainingConfig(30, 8, lr=5e-3, warmup_steps=2),
+    compression=ContextualConfig(
+        lambdas=(0.003, 0.02), groups=(2, 5, 12), neighbour_dims=4, width=8, synthesis_width=8, crop=(16, 16),
+        num_latents=200, num_counted=100, training=TrainingConfig(30, 8, lr=5e-3, warmup_steps=2),
     ),
     encode_batch=16,
 )  # fmt: skip
@@ -59,13 +58,13 @@ SHAPES = [(3, 4), (4, 26), (29, 4), (23, 31), (31, 23)]
 
 
 def training_pictures():
-    return PatchSource([smooth_picture(48, 64, seed) for seed in range(3)], training_patch(VCINR(CONFIG)))
+    return PatchSource([smooth_picture(48, 64, seed) for seed in range(3)], ContextualINR(CONFIG).training_patch)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The folder of a model: its field as the warm start begins it (which is exact with so many features), the rest trained."""
-    folder, codec, crops = tmp_path_factory.mktemp("contextual"), VCINR(CONFIG), training_pictures()
+    folder, codec, crops = tmp_path_factory.mktemp("contextual"), ContextualINR(CONFIG), training_pictures()
     params, source = jax.device_get(codec.init(jax.random.key(0))), None
     for index, stage in enumerate(codec.stages()):
         source = source if stage.examples is None else stage.examples(params, crops)
@@ -97,20 +96,20 @@ def files(model, pictures):
 def symbols_in(model, data):
     """Symbols [*counts, k] of each signal of a file."""
     _, codes, grids = model.read_codes(data)
-    order = model.codec.config.contextual.order
+    order = model.codec.config.compression.order
     return [symbols_of(order, grid.counts, code.streams) for code, grid in zip(codes, grids, strict=True)]
 
 
 def rounded_otherwise(model, rounding):
-    config = dataclasses.replace(CONFIG, contextual=dataclasses.replace(CONFIG.contextual, rounding=rounding))
-    return make_model(VCINR(config), model.params, {})
+    config = dataclasses.replace(CONFIG, compression=dataclasses.replace(CONFIG.compression, rounding=rounding))
+    return make_model(ContextualINR(config), model.params, {})
 
 
 def test_a_trained_model_keeps_nothing_that_only_training_needs(model):
     assert set(model.params) == {"shared", "latent_init", "step_sizes", "latent_mean", "synthesis", "network", "points"}
     assert set(model.params["points"]["0"]) == {"step", "weight", "lambda", "tables"}
     assert {array.dtype.name for array in jax.tree.leaves(model.params["network"])} == {"int16", "int32"}
-    assert isinstance(model.codec.compression, Contextual)
+    assert isinstance(model.codec.compression, ContextualCompression)
     first = ("first", "even_0_2", "odd_0_2", "even_0_1", "odd_0_1")
     assert model.codec.streams == (*first, "even_1", "odd_1", "even_2", "odd_2")
 
@@ -197,21 +196,21 @@ def latents_of(monkeypatch, model, picture, point):
     """z [*counts, k], what is rounded, and the grid."""
     found = []
 
-    code = Contextual.code
+    code = ContextualCompression.code
 
-    def spy(self, codec, params, point, rows, grids, *more):
+    def spy(self, params, point, rows, grids, *more):
         found.append(rows[0].reshape(*grids[0].counts, -1))
-        return code(self, codec, params, point, rows, grids, *more)
+        return code(self, params, point, rows, grids, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Contextual, "code", spy)
+        patch.setattr(ContextualCompression, "code", spy)
         _, (grid,) = model.make_codes([picture], point)
     return found[0], grid
 
 
 @pytest.mark.parametrize("point", [0, 1])
 def test_rounding_by_cost_costs_less_than_the_nearest(monkeypatch, model, point):
-    picture, order = smooth_picture(64, 96, 33), CONFIG.contextual.order
+    picture, order = smooth_picture(64, 96, 33), CONFIG.compression.order
     z, grid = latents_of(monkeypatch, model, picture, point)
     nearest_model = rounded_otherwise(model, "nearest")
     costs, found = {}, {}
@@ -235,13 +234,13 @@ def test_wild_symbols_survive_where_they_fit(model):
     grid = grid_of(model.codec, (8, 12))
     wild = np.random.default_rng(0).choice([0, 1, 300, -70000, 2**31 - 2**18, -(2**31) + 2**18], (*grid.counts, 12))
     wild[..., :2] //= 4
-    code = Code(streams_of(CONFIG.contextual.order, wild))
+    code = Code(streams_of(CONFIG.compression.order, wild))
     np.testing.assert_array_equal(symbols_in(model, model.write_codes(0, [code], [grid]))[0], wild)
 
 
 def test_a_first_group_that_does_not_add_up_is_refused(model):
     grid = grid_of(model.codec, (4, 48))
-    streams = streams_of(CONFIG.contextual.order, np.zeros((*grid.counts, 12), int))
+    streams = streams_of(CONFIG.compression.order, np.zeros((*grid.counts, 12), int))
     assert streams["first"].size == 6, "three patches of the coarsest lattice"
     streams["first"] = np.full(6, 2**30, np.int32)
     with pytest.raises(ValueError, match="do not fit 32 bits"):
@@ -281,11 +280,11 @@ def test_the_fingerprint_covers_everything_that_decoding_uses(model):
     points = {**own, "1": {**own["1"], "tables": own["0"]["tables"]}}
     assert of({**model.params, "points": points}) != original
     for change in ({"groups": (2, 6, 12)}, {"neighbour_dims": 3}, {"octaves": 1}):
-        other = dataclasses.replace(CONFIG, contextual=dataclasses.replace(CONFIG.contextual, **change))
-        assert of(model.params, VCINR(other)) != original
+        other = dataclasses.replace(CONFIG, compression=dataclasses.replace(CONFIG.compression, **change))
+        assert of(model.params, ContextualINR(other)) != original
     for change in ({"rounding": "nearest"}, {"num_counted": 3}, {"lambdas": (0.1, 0.2)}):
-        other = dataclasses.replace(CONFIG, contextual=dataclasses.replace(CONFIG.contextual, **change))
-        assert of(model.params, VCINR(other)) == original
+        other = dataclasses.replace(CONFIG, compression=dataclasses.replace(CONFIG.compression, **change))
+        assert of(model.params, ContextualINR(other)) == original
 
 
 def plain(params):
@@ -345,14 +344,14 @@ def test_an_empty_payload_for_a_large_signal_takes_memory_in_proportion_to_it(mo
 def test_more_symbols_than_a_signal_may_have_are_refused_before_any_work(model):
     for shape in ((2**16, 2**16), (1, 2**31 - 1)):
         with pytest.raises(BitstreamError, match="are coded: cut it up"):
-            payload_coding.decode_payload(model.codec, model.params, 0, [grid_of(model.codec, shape)], [{}], b"", 2**40)
+            payload_coding.decode_payload(model.codec, model.params, 0, [grid_of(model.codec, shape)], [{}], b"", Limits(2**41))
 
 
 # What a payload means, by docs/bitstream.md, section "Symbols in context", sharing no code with the library.
 
 
 def documented_symbols(model, point, counts, payload):
-    c, tables = CONFIG.contextual, model.params["points"][str(point)]["tables"]
+    c, tables = CONFIG.compression, model.params["points"][str(point)]["tables"]
     arrays = [array.tolist() for array in (tables.first, tables.sizes, tables.frequencies)]
     reader, (rows, columns) = SpecifiedDecoder(payload), counts
     places = [(y, x) for y in range(rows) for x in range(columns)]
@@ -396,12 +395,12 @@ def test_a_model_of_half_precision_is_as_good_and_decodes_from_its_folder(model,
 def test_tables_are_counted_on_symbols_that_the_encoder_makes(model):
     """On pictures of the training set, which the tables know, symbols of the second group cost no more than their spread says."""
     _, (code,), (grid,) = model.read_codes(model.encode(smooth_picture(48, 64, 0), 1))
-    order = CONFIG.contextual.order
+    order = CONFIG.compression.order
     step = next(step for step in order.steps if step.stream == "even_1")
     decoded = dict(itertools.takewhile(lambda item: item[0] != "even_1", code.streams.items()))
     own = model.codec.symbol_model(model.params, 1, grid, {}, decoded, "even_1")
     symbols = symbols_of(order, grid.counts, code.streams)
-    table, whole = context_prior.predict_table(order, model.params["network"], 1, symbols[None], step)
+    table, whole = predict_table(order, model.params["network"], 1, symbols[None], step)
     np.testing.assert_array_equal(own.index, table.ravel())
     np.testing.assert_array_equal(own.offset, whole.ravel())
     bits = symbol_bits(own, code.streams["even_1"])

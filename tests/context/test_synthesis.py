@@ -35,6 +35,9 @@ def test_rows_are_the_patch_and_then_what_its_neighbours_lend(counts):
                 expected += symbols[at][:NEAR].tolist() if inside else [0] * NEAR
         assert rows[place].tolist() == expected
     np.testing.assert_array_equal(neighbour_synthesis.rows(jnp.asarray(symbols), NEAR, jnp), rows)
+    flat = rows.reshape(-1, rows.shape[-1])
+    for start, stop in ((0, 3), (2, 5), (0, 10**6)):
+        np.testing.assert_array_equal(neighbour_synthesis.some_rows(symbols, NEAR, start, stop), flat[start:stop])
 
 
 @pytest.mark.parametrize("rank", [1, 2])

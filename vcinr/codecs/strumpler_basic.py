@@ -25,8 +25,9 @@ from vcinr.modalities.modality import Modality
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params
 from vcinr.weights import coding as weight_coding
-from vcinr.weights.coding import FitConfig, WeightCodingConfig
+from vcinr.weights.coding import WeightCodingConfig
 from vcinr.weights.evaluation import check_work, network_pieces
+from vcinr.weights.fit import FitConfig, make_batch
 from vcinr.weights.signal_batches import batch_progress, batches_of_equal_shape
 
 # Their place is what a file holds, so new ones go to the end.
@@ -173,7 +174,7 @@ class StrumplerBasic(SelfContainedCodec):
         codes: dict[int, Code] = {}
         batches = batches_of_equal_shape(signals, c.batch_samples)
         for i, of_shape in enumerate(batches):
-            batch = weight_coding.make_batch(
+            batch = make_batch(
                 field, jnp.zeros_like(start), of_shape, f"{self.name}_{self.point_name(point)}_{request.effort}"
             )
             coded = weight_coding.encode_batch(

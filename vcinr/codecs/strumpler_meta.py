@@ -29,8 +29,9 @@ from vcinr.modalities.examples import modality_of
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Stage, TrainingConfig
 from vcinr.weights import coding as weight_coding
-from vcinr.weights.coding import FitConfig, WeightCodingConfig
+from vcinr.weights.coding import WeightCodingConfig
 from vcinr.weights.evaluation import network_pieces
+from vcinr.weights.fit import FitConfig, make_batch
 from vcinr.weights.signal_batches import SignalBatch, batch_progress, batches_of_equal_shape
 
 
@@ -109,6 +110,10 @@ class StrumplerMeta(WholeSignalCodec):
     name = "strumpler_meta"
     streams = weight_coding.STREAMS
 
+    @property
+    def training_patch(self) -> tuple[int, ...]:
+        return self.config.crop
+
     def init(self, key: jax.Array) -> Params:
         """θ₀ at a network's ordinary start, and the operating points."""
         return {**meta_learning.init(self.config, key), "points": {str(i): {} for i in range(len(self.config.bits))}}
@@ -137,7 +142,7 @@ class StrumplerMeta(WholeSignalCodec):
             coded = weight_coding.encode_batch(
                 c.coding,
                 fit,
-                weight_coding.make_batch(c.field, base, of_shape, f"{self.name}_{fit.l1:g}_{num_steps}"),
+                make_batch(c.field, base, of_shape, f"{self.name}_{fit.l1:g}_{num_steps}"),
                 first_updates(c, params, of_shape),
                 c.optimiser,
                 num_steps,

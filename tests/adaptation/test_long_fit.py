@@ -197,8 +197,8 @@ def test_a_loss_that_is_not_finite_names_its_signal_and_step():
     ("change", "message"),
     [
         ({"params": {"x": np.zeros((2, 5))}}, "the same number of rows"),
-        ({"data": np.float32(0)}, "one row a signal"),
-        ({"params": {"x": np.zeros((0, 5))}, "data": np.zeros((0, 12))}, "one row a signal"),
+        ({"data": np.float32(0)}, "one row per signal"),
+        ({"params": {"x": np.zeros((0, 5))}, "data": np.zeros((0, 12))}, "one row per signal"),
         ({"num_steps": -1}, "num_steps ≥ 0"),
         ({"num_steps": 2**31 - 1}, "fewer than 2147483647 steps"),
         ({"num_steps": 2**40}, "lower num_steps or the effort"),

@@ -22,10 +22,19 @@ def fit(
 ) -> tuple[Any, Any, jax.Array]:
     """Minimises ``loss`` from ``params``: x ← x + update(∇loss(x)), ``num_steps`` times.
 
-    A `lax.scan`, so gradients flow through all steps; with ``remat`` each step is recomputed in the backward pass and
-    memory does not grow with their number. ``first_order`` cuts the second derivatives (Finn et al. 2017, section 5.2).
+    The loop is a `lax.scan`, so gradients flow through all steps.
 
-    Returns: parameters, optimiser state (pass it back to go on), and the loss before each step [num_steps].
+    Args:
+      loss: scalar function of the parameters.
+      params: pytree to start from.
+      optimiser: any optax transformation.
+      num_steps: number of updates.
+      opt_state: optimiser state from an earlier call, to continue it; None starts a new one.
+      remat: recompute each step in the backward pass, so that memory does not grow with the number of steps.
+      first_order: drop second derivatives (Finn et al. 2017, section 5.2).
+
+    Returns:
+      (parameters, optimiser state, loss before each step [num_steps]).
     """
     if opt_state is None:
         opt_state = optimiser.init(params)

@@ -14,9 +14,10 @@ from vcinr.adaptation.fit import fit
 
 
 class StepSizes(NamedTuple):
-    """Learned step sizes α = reference · exp(s), s clipped to log([low, high]).
+    """Learned step sizes α = reference · exp(s), with s clipped to [log `LOW`, log `HIGH`].
 
-    log_scale: s [steps, k].        reference: scalar, 1/λ_max of the inner loss's Hessian, in latent² per unit of loss.
+    log_scale: s [steps, k].
+    reference: scalar, 1/λ_max of the inner loss's Hessian, in latent² per unit of loss.
     """
 
     log_scale: Any
@@ -28,7 +29,7 @@ LOW, HIGH = 1e-3, 1e2
 
 
 def init_step_sizes(num_steps: int, latent_dim: int, reference: jax.Array | float, scale: float = 1.0) -> StepSizes:
-    """Step sizes that start at ``scale`` times the reference, for every step and dimension."""
+    """Step sizes that start at ``scale`` times the reference, one per step and latent dimension."""
     return StepSizes(jnp.full((num_steps, latent_dim), jnp.log(scale)), jnp.asarray(reference, jnp.float32))
 
 
@@ -38,9 +39,9 @@ def step_size(sizes: StepSizes) -> Float[Array, "steps k"]:
 
 
 def meta_sgd(alpha: Float[Array, "steps k"], mask: Float[Array, " k"] | None = None) -> optax.GradientTransformation:
-    """φ ← φ − α_t ⊙ ∇φ at step t (Li et al. 2017, equation 2); past the last row, the last row is used again.
+    """φ ← φ − α_t ⊙ ∇φ at step t (Li et al. 2017, equation 2); steps beyond the last row of ``alpha`` use the last row.
 
-    mask: multiplies every step.
+    mask: multiplies every update.
     """
 
     def init(params):
@@ -65,10 +66,18 @@ def adapt(
     first_order: bool = False,
     mask: Float[Array, " k"] | None = None,
 ) -> tuple[Float[Array, " k"], Float[Array, " steps"]]:
-    """The inner loop: ``num_steps`` of Meta-SGD from ``latent`` (Schwarz et al. 2023, algorithm 1, line 5).
+    """The inner loop: ``num_steps`` steps of Meta-SGD from ``latent`` (Schwarz et al. 2023, algorithm 1, line 5).
 
-    mask: multiplies every step (Schwarz and Teh 2022, equation 9); entries where it is 0 stay where they are.
-    Returns the adapted latent and the loss before each step.
+    Args:
+      loss: scalar function of the latent.
+      latent: start.
+      sizes: learned step sizes.
+      num_steps: number of steps.
+      first_order: drop second derivatives.
+      mask: multiplies every update (Schwarz and Teh 2022, equation 9); entries where it is 0 do not change.
+
+    Returns:
+      (adapted latent, loss before each step).
     """
     latent, _, losses = fit(loss, latent, meta_sgd(step_size(sizes), mask), num_steps, first_order=first_order)
     return latent, losses

@@ -1,4 +1,4 @@
-"""Fits of thousands of steps on the host: a batch of signals side by side, the best kept, interrupted and gone on with."""
+"""Fits of thousands of steps, driven from the host: signals in batches, best parameters kept, checkpoints to resume from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vcinr.trees import load_tree, save_tree
 SCHEDULES = ("constant", "cosine")
 
 FIT_VERSION = 1
-"""Raised whenever a loss or the optimiser changes its numbers, so that no fit goes on from a checkpoint of the old ones."""
+"""Increase it whenever a loss or the optimiser computes other numbers, so that no fit resumes from an older checkpoint."""
 
 NAME_DIGITS = 12
 """Hexadecimal digits of a fit's digest in the names of its checkpoints."""
@@ -34,9 +34,11 @@ _NEVER = np.iinfo(np.int32).max
 
 @dataclasses.dataclass(frozen=True)
 class OptimiserSpec:
-    """Adam (Kingma & Ba 2015) and its rate.
+    """Adam (Kingma & Ba 2015) and its learning rate.
 
-    lr: the rate at step 0.   schedule: "constant", or "cosine" down to ``lr`` times ``final_fraction`` at the last step.
+    lr: learning rate at step 0, positive.
+    schedule: "constant", or "cosine": half a cosine from ``lr`` down to ``final_fraction`` · ``lr`` at the last step.
+    final_fraction: see ``schedule``; 0 to 1.
     """
 
     lr: float = 2e-4
@@ -52,7 +54,7 @@ class OptimiserSpec:
             raise ValueError(f"final_fraction lies in 0..1, not {self.final_fraction}")
 
     def rate(self, step: jax.Array, num_steps: jax.Array) -> jax.Array:
-        """The learning rate of a step in 0 … ``num_steps`` − 1."""
+        """Learning rate at a step, 0 to ``num_steps`` − 1."""
         if self.schedule == "constant":
             return jnp.asarray(self.lr, jnp.float32)
         cosine = 0.5 + 0.5 * jnp.cos(jnp.pi * step / jnp.maximum(num_steps - 1, 1))
@@ -60,8 +62,12 @@ class OptimiserSpec:
 
 
 class Overfitted(NamedTuple):
-    """params: of each signal, those of its lowest loss.   loss: that loss, [b].   losses: the lowest so far after each
-    chunk of steps, [b, chunks].  All NumPy."""
+    """Result of `overfit`, all NumPy.
+
+    params: parameters at each signal's lowest loss, one row per signal.
+    loss: lowest loss of each signal, [b].
+    losses: lowest loss so far after each chunk of steps, [b, chunks].
+    """
 
     params: Any
     loss: np.ndarray
@@ -69,7 +75,7 @@ class Overfitted(NamedTuple):
 
 
 class _State(NamedTuple):
-    """One signal's fit between two steps; ``fault``: the first step whose loss was not finite."""
+    """One signal's fit between two steps; ``fault`` is the first step whose loss was not finite, `_NEVER` if there was none."""
 
     params: Any
     optimiser: Any
@@ -93,20 +99,29 @@ def overfit(
     labels: Sequence[Any] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Overfitted:
-    """Minimises ``loss`` for every signal of a batch by itself, ``num_steps`` steps of Adam.
+    """Minimises ``loss`` for each signal of a batch separately, by ``num_steps`` steps of Adam.
 
-    loss: ``loss(config, shared, params, data, step)`` of ONE signal, a scalar; or a pair (what the best parameters are chosen
-        by, what is minimised). A module-level function, so that it is compiled once for each pair of it and ``config``.
-        ``step`` counts 0 … ``num_steps``: at the last of them the result of the last update is evaluated.
-    config: static, of a stable ``repr``.   shared: pytree that all signals see.   params, data: pytrees of one row a signal.
-    chunk_steps: steps of one call of the compiled program; between two of them come progress, checkpoint and interruption.
-    workdir: keeps ``NAME_DIGEST.safetensors``, from which the same call goes on, bit for bit; None for nowhere. The digest is of
-        all that the fit depends on, so that other fits of that name have files of their own.
-    labels: what errors call the signals; by default their rows.
-    progress: called with ``name``, steps done and steps in all.
+    A signal's result does not depend on the other signals, except in the last bits of its floats when the batch size differs.
 
-    The result of a signal does not depend on its neighbours, but for the last bits of floats in batches of another size.
-    Raises ValueError where a loss is not finite, naming signal and step, and for a checkpoint that is damaged or of another fit.
+    Args:
+      loss: ``loss(config, shared, params, data, step)`` of one signal. Returns the scalar to minimise, or a pair: the scalar that
+        the best parameters are chosen by, and the scalar to minimise. A module-level function, compiled once per ``config``.
+        ``step`` runs from 0 to ``num_steps``; the last evaluation is of the parameters after the last update.
+      config: static (hashable) part of the loss, with a stable ``repr``.
+      shared: pytree that all signals share.
+      params: pytree of initial parameters, one row per signal.
+      data: pytree of whatever else the loss reads, one row per signal.
+      optimiser: Adam's learning rate and schedule.
+      num_steps: number of updates.
+      chunk_steps: steps per call of the compiled program; progress, checkpoints and interruptions come between two calls.
+      workdir: folder of the checkpoint ``NAME_DIGEST.safetensors``, from which an equal call resumes, bit for bit; None for no
+        checkpoint. The digest covers everything that the fit depends on, so different fits of one name have different files.
+      name: start of the checkpoint's file name.
+      labels: names of the signals in errors; by default their row numbers.
+      progress: called with ``name``, steps done and steps in total.
+
+    Raises:
+      ValueError: a loss is not finite (names signal and step), or a checkpoint is damaged or belongs to another fit.
     """
     if num_steps < 0 or chunk_steps < 1:
         raise ValueError(f"a fit needs num_steps ≥ 0 and chunk_steps ≥ 1, not {num_steps} and {chunk_steps}")
@@ -196,12 +211,12 @@ def _start(loss: Callable, config: Hashable, shared: Any, params: Any, data: Any
 def _num_rows(params: Any, data: Any) -> int:
     lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves((params, data))}
     if len(lengths) != 1 or not lengths.isdisjoint({None, 0}):
-        raise ValueError(f"params and data need one row a signal, and the same number of rows everywhere; found {lengths}")
+        raise ValueError(f"params and data need one row per signal, and the same number of rows everywhere; found {lengths}")
     return lengths.pop()
 
 
 def _mesh(count: int) -> Mesh:
-    """This process's devices, but no more than there are signals: copies of a signal would only take time from it."""
+    """This process's devices, at most one per signal: padding with copies of a signal would only cost time."""
     mesh = local_mesh()
     return Mesh(mesh.devices[:count], mesh.axis_names, axis_types=mesh.axis_types)
 
@@ -221,7 +236,7 @@ def _check_finite(fault: np.ndarray, optimiser: OptimiserSpec, labels: Sequence[
 
 
 def _digest(loss: Callable, *parts: Any) -> np.ndarray:
-    """What makes two fits the same fit, uint8 [32]."""
+    """Digest of everything that a fit depends on, uint8 [32]."""
     *about, shared, params, data = parts
     digest = hashlib.sha256(f"{FIT_VERSION} {jax.__version__} {loss.__module__}.{loss.__qualname__} {about!r}".encode())
     for leaf in jax.tree.leaves((shared, params, data)):

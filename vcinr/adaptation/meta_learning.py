@@ -39,16 +39,16 @@ Trained = Mapping[str, Any]
 class AdaptationConfig:
     """Config of the inner loop.
 
-    num_steps: inner steps in training.
-    encode_steps: inner steps in encoding, 0 for as many; past the last learned step sizes, these are used again.
-    step_sizes: "learned", one per step and dimension (Meta-SGD), or "fixed" as they start.
-    initial_step: first step sizes in multiples of 1/λ_max of the inner loss, in [1e-3, 1e2].
-    inner_lr: first step sizes in themselves, in latent² per unit of loss; 0 for ``initial_step``.
+    num_steps: inner steps in training, at least 1.
+    encode_steps: inner steps in encoding; 0: as in training. Steps beyond ``num_steps`` use the last step's sizes.
+    step_sizes: "learned", one per step and latent dimension (Meta-SGD), or "fixed" at their initial values.
+    initial_step: initial step sizes in multiples of 1/λ_max of the inner loss, 1e-3 to 1e2.
+    inner_lr: initial step sizes in latent² per unit of loss, instead of ``initial_step``; 0: use ``initial_step``.
     learn_start: whether φ₀ is trained; False keeps it at 0.
-    step_rate: outer rate of the log step sizes, in multiples of that of θ.
-    chunk: coordinates at once, 0 for all.
-    subset: random coordinates of a training step, 0 for all; see `draw`.
-    first_order: whether second derivatives are dropped (an ablation).
+    step_rate: learning rate of the log step sizes, in multiples of the learning rate of θ; positive.
+    chunk: coordinates evaluated at once; 0: all.
+    subset: random coordinates per training step; 0: all. See `draw`.
+    first_order: drop second derivatives (an ablation).
     """
 
     num_steps: int = 3
@@ -79,7 +79,7 @@ class AdaptationConfig:
 
 @runtime_checkable
 class MetaConfig(Protocol):
-    """What is read here of a codec's config."""
+    """The part of a codec's config that meta-learning reads."""
 
     patch: tuple[int, ...]
     modality: str
@@ -96,7 +96,7 @@ def signal_loss(
     weight: Float[Array, " n"] | None = None,
     coords: Float[Array, "n d"] | None = None,
 ) -> Float[Array, ""]:
-    """Weighted MSE of the field at ``latent`` on one patch; values in [0, 1], coords by default the whole patch's grid."""
+    """Weighted MSE of the field at ``latent`` on one patch; values in [0, 1]; ``coords`` defaults to the whole patch's grid."""
     layers = make_field(config.field).apply({"params": shared}, latent, method="layers")
     return layers_loss(config, layers, values, weight, coords)
 
@@ -108,7 +108,7 @@ def layers_loss(
     weight: Float[Array, " n"] | None = None,
     coords: Float[Array, "n d"] | None = None,
 ) -> Float[Array, ""]:
-    """Weighted MSE of the field that these layers make; as `signal_loss`."""
+    """Weighted MSE of the field with these layers; arguments as `signal_loss`."""
     coords = jnp.asarray(MODALITIES[config.modality].coordinates(config.patch), values.dtype) if coords is None else coords
     return chunked_mean_squared_error(
         lambda x: evaluate(config.field, layers, x), coords, values, weight, config.adaptation.chunk
@@ -116,7 +116,7 @@ def layers_loss(
 
 
 Loss = Callable[..., jax.Array]
-"""As `signal_loss`."""
+"""A function with the arguments of `signal_loss`."""
 
 
 def adapt_latent(
@@ -132,9 +132,19 @@ def adapt_latent(
 ) -> Float[Array, " k"]:
     """The latent of one patch: gradient steps from φ₀ with the learned step sizes (Schwarz et al. 2023, algorithm 1, line 5).
 
-    num_steps: 0 for as many as in training.   mask: multiplies every step; entries where it is 0 stay at φ₀.
-    The inner loss is the error's sum over what is inside, divided by the samples of the whole patch: so its curvature is at most
-    that of a whole patch, and step sizes that suit whole patches stay stable where only a few samples are inside.
+    The inner loss is the squared error summed over the samples inside the signal and divided by the number of samples in a whole
+    patch. Its curvature is then at most that of a whole patch, so that step sizes learned on whole patches stay stable on patches
+    with only a few samples inside.
+
+    Args:
+      config: of the codec.
+      trained: θ, φ₀ and step sizes.
+      values: samples of the patch, in [0, 1].
+      weight: weight of each sample, 0 for padding; None: 1 everywhere.
+      coords: coordinates of the samples; by default the whole patch's grid.
+      num_steps: number of steps; 0: as in training.
+      loss: a replacement of `signal_loss`.
+      mask: multiplies every update; entries where it is 0 stay at φ₀.
     """
     a = config.adaptation
     inside = 1.0 if weight is None else jnp.mean(weight)
@@ -151,7 +161,7 @@ def adapt_latent(
 
 
 def subset(config: MetaConfig, values: Float[Array, "n c"], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """(values, coords) of a training step: all, or ``adaptation.subset`` of them drawn without replacement."""
+    """(values, coords) for one training step: all, or ``adaptation.subset`` of them drawn without replacement."""
     coords = jnp.asarray(MODALITIES[config.modality].coordinates(config.patch), values.dtype)
     count = config.adaptation.subset
     if key is None or not 0 < count < len(coords):
@@ -163,9 +173,9 @@ def subset(config: MetaConfig, values: Float[Array, "n c"], key: jax.Array | Non
 def draw(
     config: MetaConfig, values: Float[Array, "n c"], key: jax.Array | None
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """(values, coords) to adapt to, and those to measure the error on: all, or two draws of `subset`.
+    """(values, coords) to adapt to, and (values, coords) to measure the error on: all, or two independent draws of `subset`.
 
-    With one draw for both, what is rewarded is to fit the points of the draw and not the signal between them.
+    A single draw for both would reward fitting the drawn samples instead of the signal between them.
     """
     if key is None:
         return (subset(config, values, None),) * 2
@@ -184,7 +194,7 @@ def meta_loss(
 
 
 def init(config: MetaConfig, key: jax.Array) -> Params:
-    """θ at the field's start, φ₀ = 0, step sizes at ``initial_step``; their reference is measured when training starts."""
+    """Initial θ, φ₀ = 0 and step sizes at ``initial_step``; their reference, 1/λ_max, is measured when training starts."""
     c, size = config, config.field.latent_size()
     shared = make_field(c.field).init(key, jnp.zeros((1, c.field.coord_dim)), jnp.zeros(size))["params"]
     scale = 1.0 if c.adaptation.inner_lr else c.adaptation.initial_step
@@ -193,7 +203,7 @@ def init(config: MetaConfig, key: jax.Array) -> Params:
 
 
 def start(config: MetaConfig, key: jax.Array, params: Params, source: ExampleSource, loss: Loss = signal_loss) -> dict[str, Any]:
-    """θ, φ₀ and step sizes as training starts from them, the latter relative to 1/λ_max of the inner loss on eight patches."""
+    """θ, φ₀ and step sizes at the start of training; the reference of the step sizes is 1/λ_max, measured on eight patches."""
     params = jax.tree.map(jnp.asarray, {name: params[name] for name in ("shared", "latent_init", "step_sizes")})
     if config.adaptation.inner_lr:
         return params
@@ -207,22 +217,22 @@ def start(config: MetaConfig, key: jax.Array, params: Params, source: ExampleSou
 
 
 def lr_multipliers(config: MetaConfig, trained: Any) -> dict[str, Any]:
-    """1 for θ and φ₀, ``adaptation.step_rate`` for the log step sizes; their reference stays."""
+    """Learning-rate multipliers: 1 for θ and φ₀, ``adaptation.step_rate`` for log step sizes, 0 for their reference."""
     rates = {part: jax.tree.map(lambda _: 1.0, trained[part]) for part in ("shared", "latent_init")}
     return {**rates, "step_sizes": {"log_scale": config.adaptation.step_rate, "reference": 0.0}}
 
 
 def stop_fixed_gradients(config: MetaConfig, trained: Trained) -> Trained:
-    """The same arrays; gradients pass only to those that the config trains."""
+    """The same arrays, with gradients stopped for those that the config does not train."""
     a = config.adaptation
     fixed = (() if a.learn_start else ("latent_init",)) + (() if a.step_sizes == "learned" else ("step_sizes",))
     return {part: jax.lax.stop_gradient(tree) if part in fixed else tree for part, tree in trained.items()}
 
 
 def meta_stage(config: MetaConfig, *, rates: Callable[[Any], Any] | None = None) -> Stage:
-    """The stage that trains θ, and φ₀ and step sizes as the config says, through the inner loop (algorithm 1).
+    """The stage that trains θ, and φ₀ and step sizes if the config says so, through the inner loop (algorithm 1).
 
-    rates: multipliers of the outer rate, instead of `lr_multipliers`.
+    rates: a replacement of `lr_multipliers`.
     """
     return Stage(
         name="meta",

@@ -1,8 +1,8 @@
-"""A linear warm start for fields with a linear head: begin as the principal components of the training patches.
+"""A warm start for fields with a linear head: the field begins as the principal components of the training patches.
 
-The trunk's features are fitted to span the components (variable projection: the head's weights are the least-squares solution at
-every step), the head is solved for, the gates start neutral. Meta-training then starts at the quality of the KLT with as many
-components, less what the features miss.
+The trunk is trained so that its features span the components (variable projection: at every step the head's weights are the
+least-squares solution). Then the head is solved for, and the gates start neutral. Meta-training thus begins at the quality of the
+KLT with as many components, minus what the features cannot represent.
 """
 
 from __future__ import annotations
@@ -22,19 +22,25 @@ from vcinr.signals.principal_components import principal_components
 from vcinr.stage import TrainingConfig
 
 RIDGE = 1e-5
-"""Ridge of the least-squares solution while the trunk is trained, relative to the features' mean squared size: float32 needs
-it. The head is solved for in float64, with 10⁻³ of it."""
+"""Ridge of the least-squares solution in float32 while the trunk is trained, relative to the features' mean square. The final
+head is solved for in float64, with 10⁻³ of this ridge."""
 
 MAX_WIDTH_LOSS_DB = 0.05
-"""What the trunk's last width may lose at best of the components before training says so."""
+"""Training warns where a field's last width loses more than this, in dB, however well the trunk is trained."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class WarmStartConfig:
-    """enabled: whether to start so.  num_patches, offsets_per_picture: of the components.
-    sketches: random combinations of the components in one training example.  training: of the trunk, on such examples."""
+    """Config of the warm start.
+
+    enabled: whether training begins with it.
+    num_patches: largest number of training patches that the components are computed from.
+    offsets_per_picture: random grids of patches cut from each training picture.
+    sketches: random combinations of the components per training example of the trunk.
+    training: training of the trunk on these examples.
+    """
 
     enabled: bool = False
     num_patches: int = 20000
@@ -53,10 +59,11 @@ class WarmStartConfig:
 
 
 def components(values: np.ndarray, num_components: int) -> dict[str, np.ndarray]:
-    """Mean [n, c], orthonormal components [k, n, c], the standard deviation [k] of their coefficients and the mean squared norm
-    of what they leave over, ``rest`` [], of patches [m, n, c].
+    """Principal components of patches [m, n, c]; missing ones, where m or n·c is smaller than ``num_components``, are zero.
 
-    Where there are fewer components than asked for, the rest are zero.
+    Returns:
+      ``mean`` [n, c]; ``basis`` [k, n, c], orthonormal; ``std`` [k], standard deviations of the coefficients; ``rest`` [], the
+      mean squared norm of the residual.
     """
     flat = values.reshape(len(values), -1)
     mean, basis = principal_components(flat, num_components)
@@ -70,49 +77,48 @@ def components(values: np.ndarray, num_components: int) -> dict[str, np.ndarray]
 
 
 def weighted_basis(found: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The mean and the components, each weighted by its deviation, as functions of the coordinates: [n, (1 + k) c]."""
+    """The mean and the components, each times its standard deviation, as functions of the coordinates: [n, (1 + k) c]."""
     weighted = np.concatenate([found["mean"][None], found["std"][:, None, None] * found["basis"]])
     return np.moveaxis(weighted, 0, 1).reshape(weighted.shape[1], -1)
 
 
 def width_losses_db(found: Mapping[str, np.ndarray]) -> np.ndarray:
-    """What H features cost: PSNR in dB, of mean squared errors, that the best H functions and a constant lose against the
-    components themselves, [n + 1] for H = 0, 1, …, n. It falls to 0.
+    """PSNR in dB that a last width of H loses at least against the components, [n + 1] for H = 0, 1, …, n; it falls to 0.
 
-    A head over H features makes every component of every channel of the same H functions of the coordinates (and of its bias):
-    its best approximation of the weighted basis has rank H (Eckart and Young 1936), whatever the trunk.
+    A linear head builds every component of every channel from the same H functions of the coordinates and a bias. Whatever the
+    trunk, its best approximation of the weighted basis therefore has rank H (Eckart and Young 1936).
     """
     functions = weighted_basis(found).astype(np.float64)
     functions -= functions.mean(axis=0)
     energies = np.maximum(np.linalg.eigvalsh(functions @ functions.T), 0.0)
     missed = np.concatenate([[0.0], np.cumsum(energies)])[::-1]
-    # Below a share of 1e-9 float32 components are rounding errors; so is what is left over where they are complete.
+    # Shares below 1e-9 are rounding errors of the float32 components, and so is the residual of a complete basis.
     floor = 1e-9 * (float(found["rest"]) + missed[0]) + np.finfo(np.float64).tiny
     missed = np.where(missed < floor, 0.0, missed)
     return 10.0 * np.log10(1.0 + missed / max(float(found["rest"]), floor))
 
 
 def required_last_width(found: Mapping[str, np.ndarray], max_loss_db: float = MAX_WIDTH_LOSS_DB) -> int:
-    """The smallest width H ≥ 1 of the last sine layer that loses at most so much; see `width_losses_db`."""
+    """The smallest width H ≥ 1 of the last sine layer that loses at most ``max_loss_db``; see `width_losses_db`."""
     return max(1, int(np.argmax(width_losses_db(found) <= max_loss_db)))
 
 
 def report_width(found: Mapping[str, np.ndarray], width: int) -> float:
-    """What this last width loses at best, in dB; logged, with the width that would do where it is more than it should be."""
+    """Logs and returns what this last width loses at least, in dB; above `MAX_WIDTH_LOSS_DB` the log names a sufficient width."""
     loss = float(width_losses_db(found)[min(width, found["mean"].shape[0])])
     if loss > MAX_WIDTH_LOSS_DB:
-        message = "a last width of %d loses %.2f dB of the %d components at best; %d would lose under %g dB: set field.last_width"
+        message = "a last width of %d loses at least %.2f dB of the %d components; set field.last_width to %d to lose under %g dB"
         _log.warning(message, width, loss, len(found["std"]), required_last_width(found), MAX_WIDTH_LOSS_DB)
     else:
-        _log.info("a last width of %d loses %.3f dB of the %d components at best", width, loss, len(found["std"]))
+        _log.info("a last width of %d loses at least %.3f dB of the %d components", width, loss, len(found["std"]))
     return loss
 
 
 class SketchSource:
-    """Random combinations of the mean and of the components, each weighted by its deviation.
+    """Training examples of the trunk: random combinations of the mean and the components, each times its standard deviation.
 
-    E‖Y Ω‖² over Gaussian Ω is ‖Y‖² times the number of columns, and the same holds for the residual of a projection; so these are
-    unbiased samples of how much of the training patches the features miss.
+    For Gaussian Ω, E‖Y Ω‖² is ‖Y‖² times the number of columns, and the same holds for the residual of a projection. The share of
+    an example that the features miss is thus an unbiased estimate for the training patches.
     """
 
     def __init__(self, found: Mapping[str, np.ndarray], sketches: int):
@@ -127,7 +133,7 @@ class SketchSource:
 
 
 def features(config: FieldConfig, shared: Mapping[str, Any], coords: Float[Array, "n d"]) -> Float[Array, "n h1"]:
-    """What the linear head sees with neutral gates, the last sine layer's units, and a column of ones for the bias."""
+    """Inputs of the linear head with neutral gates: the last sine layer's units, and a column of ones for the bias."""
     layers = [(shared[f"kernel_{i}"], shared[f"bias_{i}"]) for i in range(config.num_layers)]
     width = layers[-1][1].shape[0]
     hidden = evaluate(config, [*layers, (jnp.eye(width), jnp.zeros(width))], coords)
@@ -144,8 +150,11 @@ def solve(design: Any, targets: Any, ridge: float, xp: Any = jnp) -> Any:
 def projection_loss(
     config: FieldConfig, trunk: Mapping[str, Any], coords: Float[Array, "n d"], sketch: Float[Array, "n m"]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The share of a sketch that the features miss. At the least-squares weights their derivative vanishes, so they are held
-    fixed in the gradient (Golub and Pereyra 1973; the envelope theorem)."""
+    """The share of a sketch that the features miss, 0 to 1.
+
+    The loss is stationary in the least-squares weights, so the gradient treats them as constants (the envelope theorem; Golub and
+    Pereyra 1973).
+    """
     design = features(config, trunk, coords)
     weights = jax.lax.stop_gradient(solve(design, sketch, RIDGE))
     missed = jnp.sum(jnp.square(sketch - design @ weights)) / jnp.sum(jnp.square(sketch))
@@ -155,9 +164,9 @@ def projection_loss(
 def solve_head(
     config: FieldConfig, shared: Mapping[str, Any], found: Mapping[str, np.ndarray], coords: Float[Array, "n d"]
 ) -> dict[str, Any]:
-    """θ with its head solved for the components, neutral gates, and a hypernetwork that sees latents of unit size.
+    """θ with the head that reproduces the components, neutral gates, and a hypernetwork whose input is scaled to unit size.
 
-    The latent is then the vector of principal coefficients, for which the inner problem is perfectly conditioned.
+    The latent is then the vector of principal coefficients, and the inner problem is perfectly conditioned.
     """
     design = np.asarray(features(config, shared, coords), np.float64)
     k, n, channels = found["basis"].shape
@@ -182,8 +191,11 @@ def solve_head(
 
 
 def lr_multipliers(trainable: Any) -> Any:
-    """One multiplier per leaf: its root mean square, so that the outer rate is a relative change; small or zero leaves move as
-    if they were a tenth of their ordinary start, 1/√fan-in for kernels and 0.1 for vectors."""
+    """One learning-rate multiplier per leaf: its root mean square, so that the outer rate is a relative change.
+
+    The multiplier is at least a tenth of the leaf's usual initial size, 1/√fan-in for kernels and 0.1 for vectors, so that zero
+    leaves move too.
+    """
 
     def multiplier(leaf):
         size = float(jnp.sqrt(jnp.mean(jnp.square(leaf))))

@@ -13,7 +13,7 @@ from vcinr.fields.sine import fast_cos, fast_sin
 
 
 def nerf_frequencies(num_frequencies: int, scale: float) -> np.ndarray:
-    """π scale^i for i < num_frequencies, float32, in radians per unit of coordinate; too large ones are infinite."""
+    """π scale^i for i < num_frequencies, float32, in radians per unit of coordinate; infinite where float32 overflows."""
     with np.errstate(over="ignore"):
         return (np.pi * float(scale) ** np.arange(num_frequencies)).astype(np.float32)
 
@@ -21,7 +21,8 @@ def nerf_frequencies(num_frequencies: int, scale: float) -> np.ndarray:
 def nerf(coords: Float[Array, "*n d"], num_frequencies: int, scale: float) -> Float[Array, "*n e"]:
     """(x, sin(π x), cos(π x), sin(σ π x), cos(σ π x), …, cos(σ^(L−1) π x)), so e = d (1 + 2 L).
 
-    num_frequencies: L.  scale: σ, 2 in Mildenhall et al. 2020, section 5.1; 1.4 in Strümpler et al. 2022.
+    num_frequencies: L.
+    scale: σ; 2 in Mildenhall et al. 2020, section 5.1; 1.4 in Strümpler et al. 2022.
     """
     frequencies = jnp.asarray(nerf_frequencies(num_frequencies, scale), coords.dtype)
     angles = coords[..., None, :] * frequencies[:, None]
@@ -30,9 +31,9 @@ def nerf(coords: Float[Array, "*n d"], num_frequencies: int, scale: float) -> Fl
 
 
 def gaussian_matrix(coord_dim: int, num_frequencies: int, scale: float) -> np.ndarray:
-    """B float32 [num_frequencies, coord_dim] of N(0, scale²): always the same numbers, so that no file need hold them.
+    """B float32 [num_frequencies, coord_dim], drawn from N(0, scale²) with a fixed seed, so that files need not store it.
 
-    The stream of NumPy's legacy generator is frozen (NEP 19).
+    NumPy guarantees that its legacy generator always gives the same numbers (NEP 19).
     """
     return (scale * np.random.RandomState(0).standard_normal((num_frequencies, coord_dim))).astype(np.float32)
 
@@ -46,8 +47,9 @@ def gaussian(coords: Float[Array, "*n d"], matrix: Float[Array, "m d"]) -> Float
 class Encoding(NamedTuple):
     """One row of `ENCODINGS`.
 
-    width: (coord_dim, num_frequencies) → e.                apply: (coords [*n, d], num_frequencies, scale) → [*n, e].
-    highest: (coord_dim, num_frequencies, scale) → bound of the angles in radians, for coordinates in [-1, 1].
+    width: (coord_dim, num_frequencies) → e, the number of encoded coordinates.
+    apply: (coords [*n, d], num_frequencies, scale) → encoded coordinates [*n, e].
+    highest: (coord_dim, num_frequencies, scale) → upper bound of the angles in radians, for coordinates in [-1, 1].
     """
 
     width: Callable[[int, int], int]
@@ -74,14 +76,14 @@ ENCODINGS: dict[str, Encoding] = {
         highest=lambda d, count, scale: float(2.0 * np.pi * np.abs(gaussian_matrix(d, count, scale)).sum(1).max()),
     ),
 }
-"""`FieldConfig.encoding` → encoding; "none" hands coordinates on as they are."""
+"""`FieldConfig.encoding` → encoding; "none" is the identity."""
 
 
 def encoded_dim(config: Any) -> int:
-    """Inputs of the first layer of a `FieldConfig`."""
+    """Number of inputs of the first layer of a `FieldConfig`."""
     return ENCODINGS[config.encoding].width(config.coord_dim, config.num_frequencies)
 
 
 def encode(config: Any, coords: Float[Array, "*n d"]) -> Float[Array, "*n e"]:
-    """What the first layer of a `FieldConfig` sees of coordinates in [-1, 1]."""
+    """Coordinates in [-1, 1] → inputs of the first layer of a `FieldConfig`."""
     return ENCODINGS[config.encoding].apply(coords, config.num_frequencies, config.encoding_scale)

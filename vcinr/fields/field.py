@@ -21,20 +21,31 @@ ACTIVATIONS = ("sine", "relu")
 
 @dataclasses.dataclass(frozen=True)
 class FieldConfig:
-    """A field and how the latent modulates it.
+    """Config of a field: its layers, and how the latent modulates them.
 
-    Defaults are frozen: what decoding uses is stored as `described`, and a key that is not there means its default.
+    Never change a default: fingerprints store only the keys that differ from it (`described`).
 
-    coord_dim, channels: of coordinates and values.     num_layers, width: sine layers and their units.
-    omega_0: frequency scale ω₀.                        latent_dim: length of φ where it is free to choose; see `latent_size`.
-    modulation: key of `FIELDS`.                        sine: key of `SINES`.
-    rank, gate_gain: of the low-rank gates.             hyper_width, hyper_depth: residual network from φ to U, V.
-    output_bias: where the output starts, ½ being the middle of [0, 1].
-    linear_head: whether the output layer is linear in the latent besides; it spans at most ``last_width`` spatial functions.
-    last_width: units of the last sine layer, 0 for ``width``.
-    encoding: key of `ENCODINGS`.                       num_frequencies, encoding_scale: of it, L and σ.
-    activation: "sine", or "relu" in its place (without ω₀).
-    projection_gain: of the start of latent_shifts, whose map has a standard deviation of projection_gain / (ω₀ √k).
+    coord_dim: number of coordinates d, at least 1.
+    channels: number of values per sample c, at least 1.
+    num_layers: sine layers before the linear output layer, at least 1.
+    width: units per sine layer, at least 1.
+    omega_0: frequency scale ω₀ of the sines, positive.
+    latent_dim: length of φ, at least 1; ignored where the modulation fixes it (see `latent_size`).
+    modulation: key of `FIELDS`.
+    sine: key of `SINES`.
+    rank: rank r of the low-rank gates, at least 1.
+    gate_gain: factor of the low-rank gates; 2 makes neutral gates leave the kernels unchanged.
+    hyper_width: units of the residual network that maps φ to the gates' U and V, at least 1.
+    hyper_depth: residual blocks of that network.
+    output_bias: initial bias of the output layer; ½ is the middle of [0, 1].
+    linear_head: whether the output layer is, in addition, linear in the latent; see `vcinr.fields.modulations.linear_head`. All
+        components together span at most ``last_width`` functions of the coordinates.
+    last_width: units of the last sine layer; 0: ``width``.
+    encoding: key of `ENCODINGS`.
+    num_frequencies: L of the encoding, at least 1.
+    encoding_scale: σ of the encoding, positive.
+    activation: "sine", or "relu", which ignores ω₀.
+    projection_gain: scale of the initial map of latent_shifts, whose standard deviation is projection_gain / (ω₀ √k); positive.
     """
 
     coord_dim: int = 2
@@ -81,19 +92,19 @@ class FieldConfig:
             )
 
     def sizes(self) -> list[tuple[int, int]]:
-        """(fan_in, fan_out) of each layer; the first takes encoded coordinates."""
+        """(fan_in, fan_out) of each layer; the first layer takes encoded coordinates."""
         return siren.layer_sizes(encoded_dim(self), self.channels, self.num_layers, self.width, self.last_width)
 
     def latent_size(self) -> int:
-        """Length of φ: ``latent_dim``, or what the modulation needs."""
+        """Length of φ: ``latent_dim``, or the length that the modulation fixes."""
         return FIELDS[self.modulation].latent_size(self)
 
     def nonlinearity(self) -> tuple[float, Callable[[jax.Array], jax.Array]]:
-        """(scale, function): a layer before the last gives function(scale · (h W + b))."""
+        """(scale, function): every layer but the last computes function(scale · (h W + b))."""
         return (1.0, jax.nn.relu) if self.activation == "relu" else (self.omega_0, SINES[self.sine])
 
     def described(self) -> dict[str, Any]:
-        """The keys that differ from their defaults, for what must outlive new keys: a file's fingerprint."""
+        """The keys that differ from their defaults; a file's fingerprint covers these, so that new keys leave it unchanged."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
 
 
@@ -102,16 +113,16 @@ def _uniform(bound: float):
 
 
 class Siren(nn.Module):
-    """A SIREN's own layers; subclasses say how a latent changes them.
+    """A SIREN's own layers; subclasses define how a latent changes them.
 
-    `layers` gives one signal's layers (once a signal), `__call__` evaluates them (once a chunk of coordinates).
+    `layers` makes the layers of one signal (called once per signal), `__call__` evaluates them (once per chunk of coordinates).
     """
 
     config: FieldConfig
 
     @staticmethod
     def latent_size(config: FieldConfig) -> int:
-        """Length of φ; a modulation whose latent is not of free length overrides it."""
+        """Length of φ; modulations that fix it override this."""
         return config.latent_dim
 
     def setup(self):
@@ -134,12 +145,12 @@ class Siren(nn.Module):
             self.head_bias = self.param("head_bias", nn.initializers.zeros, (k, c.channels))
 
     def modulate(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
-        """The layers as the latent changes them, but for the linear head; here, for every latent, the shared ones."""
+        """The layers as modulated by the latent, without the linear head; here the shared layers, whatever the latent."""
         del latent
         return self.base
 
     def layers(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
-        """The layers of the signal whose latent this is."""
+        """The layers of the signal with this latent, linear head included."""
         layers = self.modulate(latent)
         if not self.config.linear_head:
             return layers
@@ -168,11 +179,11 @@ class LatentShiftField(Siren):
 
 
 class ShiftField(Siren):
-    """SIREN whose latent is the shifts of all layers but the last themselves (Schwarz and Teh 2022, section 3.3.2)."""
+    """SIREN whose latent holds the shifts of all layers but the last (Schwarz and Teh 2022, section 3.3.2)."""
 
     @staticmethod
     def latent_size(config: FieldConfig) -> int:
-        """A number a unit."""
+        """One number per unit."""
         return sum(fan_out for _, fan_out in config.sizes()[:-1])
 
     def modulate(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
@@ -185,7 +196,7 @@ class WeightUpdateField(Siren):
 
     @staticmethod
     def latent_size(config: FieldConfig) -> int:
-        """A number a weight."""
+        """One number per weight."""
         return siren.num_weights(config.sizes())
 
     def modulate(self, latent: Float[Array, " k"]) -> Sequence[Layer]:
@@ -196,8 +207,8 @@ class WeightUpdateField(Siren):
 class ResidualNetwork(nn.Module):
     """Pre-LayerNorm residual blocks on φ: h ← h + A gelu(B LayerNorm(h)) (Schwarz et al. 2023, figure 1a).
 
-    The embedding's bias has unit variance, so that LayerNorm at φ = 0 sees a vector of ordinary size: at a zero vector its
-    Jacobian would be about 1/√eps. The blocks' last kernels start at zero, hence every block at the identity.
+    The embedding's bias has unit variance, so that the first LayerNorm's input has unit size at φ = 0; at a zero input its
+    Jacobian would be about 1/√eps. The blocks' last kernels start at zero, so every block starts as the identity.
     """
 
     width: int
@@ -213,11 +224,10 @@ class ResidualNetwork(nn.Module):
 
 
 class LowRankGateField(Siren):
-    """SIREN whose hidden layers are softly gated, sin(ω₀((gain · sigmoid(U Vᵀ) ⊙ W) h + b)), with U, V made from φ by a
-    residual network (Schwarz et al. 2023, section 3.1).
+    """SIREN with soft low-rank gates on its hidden layers: sin(ω₀((gain · sigmoid(U Vᵀ) ⊙ W) h + b)).
 
-    U's head starts small without a bias and V's with a bias of unit variance: gates start near neutral, yet U's gradient
-    does not vanish.
+    A residual network makes U and V from φ (Schwarz et al. 2023, section 3.1). U's head starts small and has no bias, V's head
+    has a bias of unit variance: the gates start near neutral, yet the gradient of U does not vanish.
     """
 
     def setup(self):
@@ -247,7 +257,7 @@ FIELDS: dict[str, type[Siren]] = {
     "shifts": ShiftField,
     "weight_update": WeightUpdateField,
 }
-"""`FieldConfig.modulation` → field. A new one is a new entry; see docs/extending.md."""
+"""`FieldConfig.modulation` → field. A new modulation is a new entry; see docs/extending.md."""
 
 
 def make_field(config: FieldConfig) -> Siren:
@@ -256,5 +266,5 @@ def make_field(config: FieldConfig) -> Siren:
 
 
 def evaluate(config: FieldConfig, layers: Sequence[Layer], coords: Float[Array, "*n d"]) -> Float[Array, "*n c"]:
-    """Values of the field that these layers make, at coordinates in [-1, 1]."""
+    """Values of the field with these layers at coordinates in [-1, 1]."""
     return siren.apply(layers, encode(config, coords), *config.nonlinearity())

@@ -1,6 +1,6 @@
-"""Modulations: from a latent's numbers to the layers of one signal's own field.
+"""Modulations: from shared layers and a latent to the layers of one signal.
 
-Every modulation maps layers to layers, (W, b) → (W', b'), so that one field evaluates them all.
+Every modulation maps layers to layers, (W, b) → (W', b'), so that one function evaluates all fields.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vcinr.fields.siren import Layer, unflatten
 
 
 def split_units(layers: Sequence[Layer], flat: Float[Array, " total"]) -> list[jax.Array]:
-    """A vector over the units of all layers but the last, cut into one vector [width] a layer. ValueError where they differ."""
+    """A vector over the units of all layers but the last → one vector [width] per layer. ValueError for another length."""
     parts, start = [], 0
     for _, bias in layers[:-1]:
         parts.append(flat[start : start + bias.shape[0]])
@@ -37,19 +37,19 @@ def latent_shifts(layers: Sequence[Layer], projection: Float[Array, "k total"], 
 
 
 def weight_update(layers: Sequence[Layer], update: Float[Array, " p"]) -> Sequence[Layer]:
-    """W' = W + ΔW and b' = b + Δb in every layer, the update in the order of `siren.flatten`.
+    """W' = W + ΔW and b' = b + Δb in every layer; the update is in the order of `siren.flatten`.
 
-    Meta-learned weights and one signal's change of them: Strümpler et al. 2022; Schwarz and Teh 2022, section 3.3.1.
+    W and b are meta-learned, the update belongs to one signal: Strümpler et al. 2022; Schwarz and Teh 2022, section 3.3.1.
     """
     changes = unflatten(update, [kernel.shape for kernel, _ in layers])
     return [(kernel + change, bias + shift) for (kernel, bias), (change, shift) in zip(layers, changes, strict=True)]
 
 
 def gate_units(layers: Sequence[Layer], gates: Float[Array, " total"]) -> Sequence[Layer]:
-    """z_l ⊙ h_l on what leaves every layer but the last: row i of the kernel that follows is scaled with the gate of unit i.
+    """Gated activations z_l ⊙ h_l in every layer but the last: the gate of unit i scales row i of the next layer's kernel.
 
-    gates: over the units of all layers but the last, one after the other; 0 switches a unit off, 1 leaves it as it is (gated
-    activations: Schwarz and Teh 2022, section 3.2).
+    gates: one per unit of all layers but the last, layer after layer; 0 switches a unit off, 1 leaves it unchanged
+        (Schwarz and Teh 2022, section 3.2).
     """
     gated = [(gate[:, None] * kernel, bias) for gate, (kernel, bias) in zip(split_units(layers, gates), layers[1:], strict=True)]
     return [layers[0], *gated]
@@ -58,7 +58,7 @@ def gate_units(layers: Sequence[Layer], gates: Float[Array, " total"]) -> Sequen
 def linear_head(
     layers: Sequence[Layer], kernels: Float[Array, "k h c"], biases: Float[Array, "k c"], latent: Float[Array, " k"]
 ) -> Sequence[Layer]:
-    """Output layer linear in the latent, W' = W + Σ φ_k A_k and b' = b + Σ φ_k a_k: f is a mean plus Σ φ_k ψ_k(x)."""
+    """Output layer linear in the latent, W' = W + Σ φ_k A_k and b' = b + Σ φ_k a_k, so that f(x) = ψ₀(x) + Σ φ_k ψ_k(x)."""
     kernel, bias = layers[-1]
     return [*layers[:-1], (kernel + jnp.tensordot(latent, kernels, 1), bias + latent @ biases)]
 
@@ -69,10 +69,13 @@ def low_rank_gates(
     right: Sequence[jax.Array],
     gain: float = 2.0,
 ) -> Sequence[Layer]:
-    """W' = gain · sigmoid(U Vᵀ) ⊙ W for the sine layers after the first, which stays ungated (Schwarz et al. 2023, section 3.1).
+    """W' = gain · sigmoid(U Vᵀ) ⊙ W for all sine layers but the first (Schwarz et al. 2023, section 3.1).
 
-    left, right: U [fan_in, r] and V [fan_out, r] of layers 1, 2, …
-    gain: 2 makes the neutral gate, sigmoid(0) = ½, leave W as it is.
+    Args:
+      layers: the shared layers.
+      left: U [fan_in, r] of sine layers 1, 2, …
+      right: V [fan_out, r] of the same layers.
+      gain: 2 makes the neutral gate, sigmoid(0) = ½, leave W unchanged.
     """
     gated = [
         (gain * jax.nn.sigmoid(u @ v.T) * kernel, bias) for (kernel, bias), u, v in zip(layers[1:-1], left, right, strict=True)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmarks.subjects import pictures
 from benchmarks.timing import paired_times, ratio
-from vcinr.modalities.picture_files import write_image
+from vcinr.modalities import MODALITIES
 from vcinr.model.model import Model
 
 HEIGHT, WIDTH = 256, 384
@@ -24,7 +24,7 @@ def compare(model: Model, repeats: int) -> Table:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model.save(folder / "model")
-        write_image(folder / "picture.png", pictures(1, HEIGHT, WIDTH)[0])
+        MODALITIES["picture"].write(folder / "picture.png", pictures(1, HEIGHT, WIDTH)[0])
 
         def start(cache: str, *arguments: str) -> None:
             subprocess.run(
@@ -44,7 +44,7 @@ def compare(model: Model, repeats: int) -> Table:
         work = {
             "cold: empty cache": cold,
             "warm: filled cache": lambda: encode(filled),
-            "imports alone": lambda: start("", "-c", "import vcinr.model.model, vcinr.modalities.picture_files"),
+            "imports alone": lambda: start("", "-c", "import vcinr.model.finding, vcinr.modalities.picture_files"),
         }
         times = paired_times(work, repeats, warm_up=False)
     table = Table("process", "s", "of warm", title=f"`vcinr encode` of one {HEIGHT}×{WIDTH} picture", title_justify="left")

@@ -24,8 +24,8 @@ def contenders(model: Model, batch_sizes: Sequence[int]) -> tuple[dict[str, Call
     for name, (size, calls) in plans.items():
         chosen = with_batch(model, size)
         groups = [pictures(size, *patch)] * calls
-        files = [chosen.encode_batch(group) for group in groups]
-        encoders[name] = lambda m=chosen, g=groups: [m.encode_batch(group) for group in g]
+        files = [chosen.encode_batch(group, 0) for group in groups]
+        encoders[name] = lambda m=chosen, g=groups: [m.encode_batch(group, 0) for group in g]
         decoders[name] = lambda m=chosen, g=files: [m.decode_batch(group) for group in g]
         counts[name] = size * calls
     return encoders, decoders, counts

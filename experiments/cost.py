@@ -75,7 +75,7 @@ def study(options: argparse.Namespace) -> str:
         model = load(name)
         config = ConfigDict(model.info["config"])
         config.data.test_limit = options.pictures
-        pictures = list(data.pictures(config, "test"))
+        pictures = list(data.signals(config, "test"))
         macs = decoder_macs(model.codec, model.params)
         for effort in options.efforts:
             times = seconds(model, pictures, len(model.points) // 2, effort)

@@ -1,4 +1,4 @@
-"""From a config's `data` to pictures and patch sources."""
+"""From a config's `data` to signals and patch sources."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from ml_collections import ConfigDict
 
 from configs.base import codec_of
 from vcinr.datasets.catalogue import load_split
-from vcinr.datasets.sources import PatchSource
+from vcinr.datasets.sources import PatchSource, Samples
+from vcinr.modalities import MODALITIES
 
 
-def pictures(config: ConfigDict, split: str) -> Sequence[np.ndarray]:
-    """The pictures of "train", "validation" or "test" as the config names them; uint8 [h, w, 3] each."""
-    data = config.data
+def signals(config: ConfigDict, split: str) -> Sequence[Any]:
+    """The raw signals of "train", "validation" or "test" as the config names them, e.g. uint8 [h, w, 3] each."""
+    data, modality = config.data, codec_of(config).modality
     name = data.test_name if split == "test" and data.test_name else data.name
     options = {}
     if name == "folder":
-        options = {"path": data.path, "background": data.background or None, "eight_bit": data.eight_bit}
+        given = {option.name: data.get(option.name) or None for option in MODALITIES[modality].read_options}
+        options = {"path": data.path, "modality": modality, **given}
     found = load_split(name, data[split], data.data_dir or None, **options)
     if split != "test":
         return found
@@ -37,8 +39,10 @@ def evenly_spaced(found: Sequence[Any], count: int) -> Sequence[Any]:
 
 def patches(config: ConfigDict, split: str) -> PatchSource:
     """Random patches of "train", or those of "validation" (not mirrored)."""
-    patch = codec_of(config).training_patch
-    return PatchSource(pictures(config, split), patch, flips=config.data.flips and split == "train")
+    codec = codec_of(config)
+    modality = MODALITIES[codec.modality]
+    flips = modality.mirrored_axes if config.data.flips and split == "train" else ()
+    return PatchSource(Samples(signals(config, split), modality), codec.training_patch, flips=flips)
 
 
 def tiles(picture: np.ndarray, side: int) -> list[np.ndarray]:

@@ -49,7 +49,7 @@ def demo(out: Path) -> None:
         (out / "rd.json").unlink()
     prepare("demo")
     models = {name: train(config, out / name) for name, config in configs.items()}
-    tiles = data.pictures(configs["vc_inr"], "test")
+    tiles = data.signals(configs["vc_inr"], "test")
     print(f"\n{len(tiles)} test tiles of 32×32, from pictures that no training has seen", flush=True)
     rows = []
     for name, model in models.items():

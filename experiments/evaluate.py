@@ -44,7 +44,7 @@ def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0, name: 
     jax.config.update("jax_default_matmul_precision", "float32")
     if limit:
         config.data.test_limit = limit
-    pictures = list(data.pictures(config, "test"))
+    pictures = list(data.signals(config, "test"))
     dataset, split = config.data.test_name or config.data.name, config.data.test
     with ProgressBar() as bar:
         encodings = None if name else Path(workdir) / "encodings"

@@ -137,7 +137,7 @@ def measure_arm(
     grids = [Grid(picture.shape[:-1], model.codec.patch) for picture in pictures]
     started = time.time()
     rows = [z_of(latent).reshape(grid.num_patches, -1) for latent, grid in zip(found, grids, strict=True)]
-    codes = [Code(streams) for streams in compression.code(params, point, rows, grids, arm.effort)]
+    codes = compression.code(params, point, rows, grids, arm.effort)
     seconds = (time.time() - started) / len(pictures)
     if arm.context:
         later = not arm.lattices
@@ -186,7 +186,7 @@ def study(options: argparse.Namespace) -> str:
     model = load(Path(options.workdir) / "model")
     config = ConfigDict(model.info["config"])
     config.data.test_limit = options.pictures
-    pictures = list(data.pictures(config, "test"))
+    pictures = list(data.signals(config, "test"))
     counted = dataclasses.replace(
         model.codec.config.compression, num_latents=model.codec.config.compression.num_counted, offsets_per_picture=1
     )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from vcinr.datasets.catalogue import DATASETS, DATASETS_DIR_VARIABLE, DatasetMissing, prepare
-from vcinr.modalities.picture_files import ImageError
+from vcinr.modalities import MODALITIES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,18 +22,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", help="dataset, one of those below")
     parser.add_argument("--data_dir", help=f"where prepared sets live; default ${DATASETS_DIR_VARIABLE}, ~/tensorflow_datasets")
     parser.add_argument("--manual_dir", help="folder with a stock set's files, downloaded by hand")
-    parser.add_argument("--path", help="folder of pictures (dataset 'folder')")
-    parser.add_argument("--background", help="colour to composite transparent pictures over (dataset 'folder')")
-    parser.add_argument("--eight-bit", "--eight_bit", action="store_true", help="reduce 16-bit pictures to 8 bits ('folder')")
+    parser.add_argument("--path", help="folder of signals (dataset 'folder')")
+    parser.add_argument("--modality", help="what they are (dataset 'folder'); default: picture")
+    readers = {option.name: option for modality in MODALITIES.values() for option in modality.read_options}
+    for option in readers.values():
+        kind = {"metavar": option.metavar} if option.metavar else {"action": "store_true"}
+        flags = dict.fromkeys((f"--{option.name.replace('_', '-')}", f"--{option.name}"))
+        parser.add_argument(*flags, help=f"{option.help} (dataset 'folder')", **kind)
     args = parser.parse_args(argv)
-    options = {"path": args.path, "background": args.background, "eight_bit": args.eight_bit}
+    options = {name: getattr(args, name) for name in ("path", "modality", *readers)}
     try:
         prepared = prepare(args.name, args.data_dir, manual_dir=args.manual_dir, progress=True, **options)
-    except (DatasetMissing, ImageError, ValueError) as error:
+    except (DatasetMissing, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     counts = ", ".join(f"{split} {count}" for split, count in prepared.counts.items())
-    print(f"{prepared.name}: {counts} pictures; {'was already' if prepared.already else 'now'} in {prepared.folder}")
+    print(f"{prepared.name}: {counts} signals; {'was already' if prepared.already else 'now'} in {prepared.folder}")
     return 0
 
 

@@ -75,7 +75,9 @@ def train(config: ConfigDict, workdir: str | Path, quiet: bool = False, options:
     model = make_model(codec, params, info, precision=config.model_precision)
     if codec.patch:
         held_out = data.patches(config, "validation").all_patches(np.random.default_rng(0), 1, VALIDATION_SIGNALS)
-        rows = measure(model, list(held_out), config.data.name, "validation")
+        # Patches come without the metadata of the signals that they are of.
+        signals = [model.modality.pack(patch, model.modality.example_metadata) for patch in held_out]
+        rows = measure(model, signals, config.data.name, "validation")
         for i, (point, row) in enumerate(zip(model.points, rows, strict=True)):
             point |= {"bpp": round(row["bpp_container"], 4), "psnr_db": round(row["psnr_db"], 3)}
             if "lambda" in params["points"][str(i)]:

@@ -38,6 +38,35 @@ except AttributeError as error:
     assert "encode" in done.stdout and "37×50" in done.stdout
 
 
+HEAVY = {"jax", "flax", "matplotlib", "scipy", "tensorflow_datasets", "rich"}
+REFUSED = """
+import sys, time
+started = time.perf_counter()
+import vcinr.cli.main
+status = vcinr.cli.main.main(sys.argv[1:])
+print(f"{time.perf_counter() - started:.3f}", status, *sys.modules)
+"""
+
+
+def test_input_that_is_no_signal_is_refused_before_anything_heavy_is_imported(klt_model_dir, tmp_path, record_property):
+    (tmp_path / "no.png").write_text("no picture")
+    (tmp_path / "no.vcinr").write_text("no file of ours")
+    model = ["--model", klt_model_dir]
+    for words, complaint in [
+        (["encode", tmp_path / "no.png", tmp_path / "file", *model], "no.png: not a picture"),
+        (["encode", tmp_path / "no.png", tmp_path / "file", "--model", "coin"], "no.png: not a picture"),
+        (["encode", tmp_path / "none.png", tmp_path / "file"], "none.png: No such file"),
+        (["decode", tmp_path / "no.vcinr", tmp_path / "out.png", *model], "no.vcinr: not a vcinr file"),
+        (["decode", tmp_path / "no.vcinr", tmp_path / "out.txt", *model], "out.txt: pictures are written as one of"),
+    ]:
+        done = start(REFUSED, *words)
+        seconds, status, *modules = done.stdout.split()
+        assert status == "1" and complaint in done.stderr
+        assert HEAVY.isdisjoint(modules)
+        record_property(f"seconds until: {complaint}", seconds)
+        print(f"{seconds} s until: {complaint}")
+
+
 CACHED = """
 import sys, jax
 import vcinr.cli.main

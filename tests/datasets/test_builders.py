@@ -4,7 +4,7 @@ import hashlib
 
 from PIL import Image
 
-from vcinr.datasets.builders import DEMO_SPLITS, PHOTOS_LEFT_OUT, demo_folder, picture_files, side
+from vcinr.datasets.builders import DEMO_SPLITS, PHOTOS_LEFT_OUT, demo_folder, side, signal_files
 
 PINNED = (3, 12, 14, 23, 26, 29, 47, 52, 55, 58, 74, 99)
 
@@ -43,4 +43,4 @@ def test_pictures_are_found_by_suffix_below_the_folder_but_not_hidden(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in picture_files(tmp_path)] == ["a.jpg", "b.PNG", "sub/c.tif"]
+    assert [path.relative_to(tmp_path).as_posix() for path in signal_files(tmp_path)] == ["a.jpg", "b.PNG", "sub/c.tif"]

@@ -163,9 +163,9 @@ def stock_files(name, config, feature, splits, folder):
     """Files such as preparing the stock set with TensorFlow leaves: its name, its configuration, its features."""
     import tensorflow_datasets as tfds
 
-    from vcinr.datasets.builders import PictureBuilder
+    from vcinr.datasets.builders import SignalBuilder
 
-    class Stock(PictureBuilder, skip_registration=True):
+    class Stock(SignalBuilder, skip_registration=True):
         """Stands in for the catalogue's builder."""
 
         def _info(self):
@@ -231,7 +231,7 @@ def test_unknown_names_splits_and_options_name_the_nearest_and_the_valid():
 def test_the_command_says_what_it_prepared_and_where(datasets_dir, capsys):
     assert main(["demo"]) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"demo: train 4, validation 1, test 2 pictures; now in {datasets_dir}/demo/1.0.0\n"
+    assert printed.out == f"demo: train 4, validation 1, test 2 signals; now in {datasets_dir}/demo/1.0.0\n"
     assert "demo train" in printed.err
     assert main(["demo"]) == 0
     assert "was already" in capsys.readouterr().out

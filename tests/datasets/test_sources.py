@@ -82,6 +82,18 @@ def test_offsets_differ_and_all_of_them_give_every_crop():
     assert sorted(corners) == sorted(9 * y + x for y, x in itertools.product(range(5), range(7)))
 
 
+def test_crops_are_mirrored_along_each_axis_that_may_be():
+    base = picture((5, 4, 6))
+    images = {axes: np.flip(base, axes) for axes in ((), (0,), (2,), (0, 2))}
+    source = PatchSource([base], (5, 4, 6), flips=(0, 2))
+    for crops in (source.batch(generator(), 64)["values"], source.all_patches(generator())):
+        seen = [next(axes for axes, image in images.items() if np.array_equal(crop, image)) for crop in crops]
+        assert set(seen) == set(images)
+    assert len(crops) == 4
+    with pytest.raises(ValueError, match="from 0 to 2"):
+        PatchSource([base], (5, 4, 6), flips=(3,))
+
+
 def test_limit_is_a_choice_without_repetition():
     base = np.arange(15 * 16, dtype=np.uint8).reshape(15, 16, 1)
     source = PatchSource([base], (1, 1), flips=False)
@@ -108,7 +120,7 @@ def test_other_crops_of_the_same_pictures_are_those_of_a_source_of_their_own():
     for flips in (True, False):
         source = PatchSource(pictures, (16, 16), flips).with_patch((4, 6))
         fresh = PatchSource(pictures, (4, 6), flips)
-        assert (source.patch, source.flips, len(source)) == ((4, 6), flips, 3)
+        assert (source.patch, source.flips, len(source)) == ((4, 6), (1,) if flips else (), 3)
         np.testing.assert_array_equal(source.batch(generator(2), 30)["values"], fresh.batch(generator(2), 30)["values"])
     with pytest.raises(ValueError, match="smaller than the patch"):
         source.with_patch((17, 4))

@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 
+from vcinr.modalities import MODALITIES
+
 HEADER = struct.Struct("<HHB")
 
 
@@ -16,6 +18,7 @@ class DeflatingModel:
         self.codec = types.SimpleNamespace(name="deflate", needs_model=True)
         self.points = [{"name": f"drop{k}", "fingerprint": f"{k:08x}", "lambda": 2.0**-k} for k in range(num_points)]
         self.num_bytes = 1234
+        self.modality = MODALITIES["picture"]
         self.workdirs = []
 
     def encode_batch(self, arrays, point=0, effort=0, *, workdir=None, progress=None):
@@ -25,7 +28,7 @@ class DeflatingModel:
             progress("deflating", len(arrays), len(arrays))
         return [HEADER.pack(*array.shape[:2], point) + zlib.compress((array >> point).tobytes()) for array in arrays]
 
-    def join(self, files, max_pixels=None):
+    def join(self, files, max_pixels=None, max_work=None):
         return b"".join(struct.pack("<I", len(data)) + data for data in files)
 
     def decode_values(self, data):
@@ -33,7 +36,7 @@ class DeflatingModel:
         symbols = np.frombuffer(zlib.decompress(data[HEADER.size :]), np.uint8).reshape(height, width, 3)
         return ((symbols.astype(np.float32) + 0.5) * 2**point - 0.5) / 255
 
-    def decode_values_batch(self, files, max_pixels=None):
+    def decode_values_batch(self, files, max_pixels=None, max_work=None):
         return [self.decode_values(data) for data in files]
 
     def denormalise(self, values):
@@ -42,7 +45,7 @@ class DeflatingModel:
     def decode_batch(self, files):
         return [self.denormalise(values) for values in self.decode_values_batch(files)]
 
-    def decode_together(self, data, max_pixels=None):
+    def decode_together(self, data, max_pixels=None, max_work=None):
         files, position = [], 0
         while position < len(data):
             (length,) = struct.unpack_from("<I", data, position)

@@ -51,7 +51,7 @@ def test_each_point_is_encoded_in_a_folder_of_its_own(tmp_path):
 
 def test_a_container_that_decodes_to_something_else_is_refused():
     class Swapping(DeflatingModel):
-        def decode_together(self, data, max_pixels=None):
+        def decode_together(self, data, max_pixels=None, max_work=None):
             return super().decode_together(data)[::-1]
 
     with pytest.raises(MeasurementError, match="otherwise from the container"):
@@ -61,7 +61,7 @@ def test_a_container_that_decodes_to_something_else_is_refused():
 @pytest.mark.parametrize("share", [0.0, 0.0005, 0.01])
 def test_single_steps_of_rounding_are_counted_and_more_are_refused(share):
     class Rounding(DeflatingModel):
-        def decode_together(self, data, max_pixels=None):
+        def decode_together(self, data, max_pixels=None, max_work=None):
             decoded = super().decode_together(data)
             flat = decoded[0].reshape(-1)
             flat[: int(share * flat.size)] += 1
@@ -78,25 +78,25 @@ def test_single_steps_of_rounding_are_counted_and_more_are_refused(share):
 
 def test_lost_and_cropped_pictures_are_refused():
     class Losing(DeflatingModel):
-        def decode_values_batch(self, files, max_pixels=None):
+        def decode_values_batch(self, files, max_pixels=None, max_work=None):
             return super().decode_values_batch(files)[1:]
 
     class Cropping(DeflatingModel):
-        def decode_values_batch(self, files, max_pixels=None):
+        def decode_values_batch(self, files, max_pixels=None, max_work=None):
             return [picture[1:] for picture in super().decode_values_batch(files)]
 
-    with pytest.raises(MeasurementError, match="1 pictures, 2 were encoded"):
+    with pytest.raises(MeasurementError, match="1 signals, 2 were encoded"):
         measure(Losing(), pictures(2), "tiny", "test")
     with pytest.raises(MeasurementError, match="decodes to uint8"):
         measure(Cropping(), pictures(2), "tiny", "test")
 
 
 def test_bad_arguments_name_the_mend():
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no signals"):
         measure(DeflatingModel(), [], "tiny", "test")
     with pytest.raises(ValueError, match="points 0 to 2"):
         measure(DeflatingModel(), pictures(1), "tiny", "test", points=[3])
-    with pytest.raises(ValueError, match="read_image"):
+    with pytest.raises(ValueError, match="scale it to 0..255"):
         measure(DeflatingModel(), [np.zeros((4, 4, 3), np.float32)], "tiny", "test")
 
 

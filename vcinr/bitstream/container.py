@@ -20,6 +20,7 @@ MAX_RANK = 7
 MAX_SIGNALS = 2**16
 MAX_AXIS = 2**31 - 1
 DEFAULT_MAX_PIXELS = 2**26
+MAX_META_BYTES = {"int": 5, "float32": 4}
 
 _RANK, _MANY, _DIFFER, _RESERVED = 0b00000111, 0b00001000, 0b00010000, 0b11100000
 
@@ -61,8 +62,9 @@ def head_bytes(
 ) -> bytes:
     """Everything before the payload.
 
-    fingerprint: 4 bytes. shapes, metas: one a signal; shapes of one rank in 1..7, every axis at least 1.
-    meta_types: name → "int" (must fit int32) or "float32" (finite; rounded to the nearest float32), in file order.
+    fingerprint: 4 bytes. shapes, metas: one per signal; shapes of one rank in 1..7, every axis at least 1.
+    meta_types: name → "int" (must fit int32) or "float32" (finite; rounded to the nearest float32), in file order: what the
+        modality declares, then what the codec declares.
     Raises ValueError on what the format cannot hold.
     """
     shapes = [tuple(int(n) for n in shape) for shape in shapes]
@@ -87,6 +89,11 @@ def head_bytes(
             raise ValueError(f"meta has {sorted(meta)}, its types are declared for {sorted(meta_types)}")
         parts += [_META[kind][0](name, meta[name]) for name, kind in meta_types.items()]
     return b"".join(parts)
+
+
+def max_meta_bytes(meta_types: Mapping[str, str]) -> int:
+    """Bytes that numbers of these types take at most, for one signal."""
+    return sum(MAX_META_BYTES[kind] for kind in meta_types.values())
 
 
 def write(head: bytes, payload: bytes, checksum: int) -> bytes:
@@ -120,7 +127,7 @@ def peek(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Peek:
 def read(data: bytes, meta_types: Mapping[str, str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Frame:
     """Parses a file; only one spelling of each file is accepted.
 
-    meta_types: as in `head_bytes`, those of the codec that the fingerprint (see `peek`) stands for.
+    meta_types: as in `head_bytes`, those of the modality and codec that the fingerprint (see `peek`) stands for.
     max_pixels: most samples, over all signals, that the file may ask for.
     Raises BitstreamError, one line, on anything else than a whole, well-formed file. Memory is taken in proportion to the
     file and to the number of signals (at most `MAX_SIGNALS`), whatever its header says.

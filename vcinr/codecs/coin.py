@@ -202,7 +202,8 @@ class Coin(SelfContainedCodec):
         del params
         shape = signal.grid.shape
         budget = bpp * math.prod(shape)
-        sizes = [file_bits(self._field(i), shape) for i in range(len(self.config.points))]
+        about = 8 * container.max_meta_bytes(MODALITIES[self.modality].meta_types)
+        sizes = [about + file_bits(self._field(i), shape) for i in range(len(self.config.points))]
         fitting = [i for i, bits in enumerate(sizes) if bits <= budget]
         if not fitting:
             raise ValueError(f"no operating point fits {bpp:g} bpp; the cheapest takes {min(sizes) / math.prod(shape):.4f}")

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import io
 import pathlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from vcinr.modalities.picture_files import read_image
+from vcinr.modalities import MODALITIES
 
 # Whole pictures of scikit-image's wheel, split by picture. The motorcycle is a stereo pair, so both halves are on one side.
 DEMO_SPLITS = {
@@ -28,9 +27,6 @@ DEMO_SPLITS = {
 # The demo's test pictures, in other clothes: nothing trained on photos may have seen them.
 PHOTOS_LEFT_OUT = ("imageio_coffee.png", "imageio_chelsea.png")
 VALIDATION_PERCENT = 10
-PICTURE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga")
-)
 
 
 def demo_folder() -> pathlib.Path:
@@ -39,42 +35,53 @@ def demo_folder() -> pathlib.Path:
     return pathlib.Path(spec.origin).parent / "data" if spec else pathlib.Path("skimage/data")
 
 
+def feature_of(modality: str) -> str:
+    """Key of the stored signal in an example of our own sets."""
+    return "image" if modality == "picture" else "signal"
+
+
 def side(name: str) -> str:
     """The split, train or validation, of a picture by a hash of its name without suffix: adding pictures moves no other."""
     digest = hashlib.sha256(name.encode()).digest()
     return "validation" if int.from_bytes(digest[:8], "big") % 100 < VALIDATION_PERCENT else "train"
 
 
-def picture_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Pictures in a folder and the folders below it, by suffix, sorted; hidden files and folders are left out."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+def signal_files(folder: pathlib.Path, modality: str = "picture") -> list[pathlib.Path]:
+    """Signals in a folder and the folders below it, by suffix, sorted; hidden files and folders are left out."""
+    suffixes = MODALITIES[modality].read_suffixes
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Pictures as lossless PNG with their names, in the order in which `pictures` yields them.
+class SignalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Signals without loss, as their modality stores them, with their names, in the order in which `signals` yields them.
 
-    source: where the pictures come from; only needed to prepare. progress: whether a progress bar is shown while preparing.
+    source: where the signals come from; only needed to prepare. progress: whether a progress bar is shown while preparing.
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    modality = "picture"
 
     def __init__(self, *, source: pathlib.Path | None = None, progress: bool = False, **kwargs):
         self.source = source
         self.progress = progress
         super().__init__(file_format="array_record", **kwargs)
 
-    def pictures(self) -> dict[str, Iterable[tuple[str, pathlib.Path | np.ndarray]]]:
-        """Split → (name, file or uint8 [h, w, 3]) of each picture; empty splits are not written."""
+    def signals(self) -> dict[str, Iterable[tuple[str, pathlib.Path | np.ndarray]]]:
+        """Split → (name, file or raw signal) of each signal; empty splits are not written."""
         raise NotImplementedError
 
-    def read(self, path: pathlib.Path) -> np.ndarray:
-        """The picture in a file, uint8 [h, w, 3]."""
-        return read_image(path)
+    def read(self, path: pathlib.Path) -> Any:
+        """The raw signal in a file."""
+        return MODALITIES[self.modality].read(path)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {"image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"), "name": tfds.features.Text()}
-        # Unshuffled, so that picture i of a split is the same everywhere.
+        # Pictures are a feature of their own, so that their sets are of use outside this library.
+        stored = tfds.features.Text()
+        if self.modality == "picture":
+            stored = tfds.features.Image(shape=(None, None, 3), encoding_format="png")
+        features = {feature_of(self.modality): stored, "name": tfds.features.Text()}
+        # Unshuffled, so that signal i of a split is the same everywhere.
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
@@ -84,16 +91,15 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         del dl_manager
-        splits = {split: list(pictures) for split, pictures in self.pictures().items()}
-        return {split: self._generate_examples(split, pictures) for split, pictures in splits.items() if pictures}
+        splits = {split: list(signals) for split, signals in self.signals().items()}
+        return {split: self._generate_examples(split, signals) for split, signals in splits.items() if signals}
 
-    def _generate_examples(self, split: str, pictures: list) -> Iterator[tuple[int, dict]]:
+    def _generate_examples(self, split: str, signals: list) -> Iterator[tuple[int, dict]]:
         console = Console(stderr=True)
-        for index, (name, item) in enumerate(track(pictures, f"{self.name} {split}", console=console, disable=not self.progress)):
-            picture = item if isinstance(item, np.ndarray) else self.read(item)
-            png = io.BytesIO()
-            Image.fromarray(picture).save(png, "PNG")
-            yield index, {"image": png.getvalue(), "name": name}
+        feature, modality = feature_of(self.modality), MODALITIES[self.modality]
+        for index, (name, item) in enumerate(track(signals, f"{self.name} {split}", console=console, disable=not self.progress)):
+            raw = self.read(item) if isinstance(item, pathlib.Path) else item
+            yield index, {feature: modality.to_bytes(raw), "name": name}
 
     def _log_download_bytes(self) -> None:
         """Nothing is downloaded."""
@@ -102,20 +108,20 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """`vcinr.datasets.catalogue.prepare` tells the caller."""
 
 
-class Demo(PictureBuilder, skip_registration=True):
+class Demo(SignalBuilder, skip_registration=True):
     """Colour photographs of scikit-image's wheel."""
 
-    def pictures(self):
+    def signals(self):
         """See `DEMO_SPLITS`."""
         return {split: [(name, self.source / name) for name in names] for split, names in DEMO_SPLITS.items()}
 
 
-class ArrayBuilder(PictureBuilder, skip_registration=True):
+class ArrayBuilder(SignalBuilder, skip_registration=True):
     """Pictures of an .npz file with the arrays ``x_train`` and ``x_test``, uint8 [n, h, w, 3]."""
 
     NUM_TRAIN = 0
 
-    def pictures(self):
+    def signals(self):
         """The first ``NUM_TRAIN`` of ``x_train``, the rest of it, and ``x_test``."""
         with np.load(self.source) as arrays:
             train, test = arrays["x_train"], arrays["x_test"]
@@ -135,45 +141,47 @@ class Faces(ArrayBuilder, skip_registration=True):
     NUM_TRAIN = 1800
 
 
-class Kodak(PictureBuilder, skip_registration=True):
+class Kodak(SignalBuilder, skip_registration=True):
     """The 24 Kodak photographs, for evaluation only."""
 
-    def pictures(self):
+    def signals(self):
         """kodim01 to kodim24."""
         return {"test": [(path.stem, path) for path in sorted(self.source.glob("kodim*.png"))]}
 
 
-class Photos(PictureBuilder, skip_registration=True):
+class Photos(SignalBuilder, skip_registration=True):
     """Lossless colour photographs for training."""
 
-    def pictures(self):
+    def signals(self):
         """Split by a hash of the file name."""
-        return _by_side(self.source, [path for path in picture_files(self.source) if path.name not in PHOTOS_LEFT_OUT])
+        return _by_side(self.source, [path for path in signal_files(self.source) if path.name not in PHOTOS_LEFT_OUT])
 
 
-class Folder(PictureBuilder, skip_registration=True):
-    """Pictures of one's own, from a folder.
+class Folder(SignalBuilder, skip_registration=True):
+    """Signals of one's own, from a folder.
 
-    background, eight_bit: as in `vcinr.modalities.picture_files.read_image`.
+    modality: key of `MODALITIES`.   options: of its reader, those that are given; see ``read_options``.
     """
 
-    def __init__(self, *, source: pathlib.Path, background: str | None = None, eight_bit: bool = False, **kwargs):
-        self._options = {"background": background, "eight_bit": eight_bit}
+    def __init__(self, *, source: pathlib.Path, modality: str = "picture", **kwargs):
+        self.modality = modality
+        known = {option.name: None if option.metavar else False for option in MODALITIES[modality].read_options}
+        self._options = {name: kwargs.pop(name, default) for name, default in known.items()}
         stamp = hashlib.sha256(repr(sorted(self._options.items())).encode())
-        # Another picture, or another way to read it, makes another dataset: a stale one is never read.
-        for path in picture_files(source):
+        # Another signal, or another way to read it, makes another dataset: a stale one is never read.
+        for path in signal_files(source, modality):
             stat = path.stat()
             stamp.update(f"{path.relative_to(source).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        config = tfds.core.BuilderConfig(name=f"pictures_{stamp.hexdigest()[:16]}", version=self.VERSION)
+        config = tfds.core.BuilderConfig(name=f"{modality}s_{stamp.hexdigest()[:16]}", version=self.VERSION)
         super().__init__(source=source, config=config, **kwargs)
 
-    def pictures(self):
+    def signals(self):
         """Split by a hash of the file name."""
-        return _by_side(self.source, picture_files(self.source))
+        return _by_side(self.source, signal_files(self.source, self.modality))
 
-    def read(self, path: pathlib.Path) -> np.ndarray:
-        """The picture in a file, by the folder's options."""
-        return read_image(path, **self._options)
+    def read(self, path: pathlib.Path) -> Any:
+        """The raw signal in a file, by the folder's options."""
+        return MODALITIES[self.modality].read(path, **self._options)
 
 
 def _by_side(folder: pathlib.Path, files: list[pathlib.Path]) -> dict[str, list[tuple[str, pathlib.Path]]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
-import io
 import logging
 import os
 import pathlib
@@ -13,10 +12,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from vcinr.config import nearest
+from vcinr.modalities import MODALITIES
 
 DATA_VARIABLE = "VCINR_DATA"
 DATASETS_DIR_VARIABLE = "VCINR_DATASETS_DIR"
@@ -33,7 +30,7 @@ class Dataset:
     builder: class in `vcinr.datasets.builders`; None for a stock set.
     source: for our own sets, the file or folder under $VCINR_DATA that preparing reads; "" where it is found otherwise.
     stock: for stock sets, ``name/config`` in tensorflow-datasets' catalogue.
-    feature: key of the picture in an example.
+    feature: key of the picture in an example of a stock set.
     """
 
     name: str
@@ -88,7 +85,7 @@ DATASETS: dict[str, Dataset] = {
         ),
         Dataset(
             "folder",
-            "pictures of one's own, from a folder (path=…)",
+            "pictures, or other signals, of one's own, from a folder (path=…)",
             {**_same("train", "validation"), "all": "train+validation"},
             "Folder",
         ),
@@ -117,7 +114,7 @@ class DatasetMissing(FileNotFoundError):
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What `prepare` made or found: the folder, pictures in each of our splits, and whether it was there already."""
+    """What `prepare` made or found: the folder, signals in each of our splits, and whether it was there already."""
 
     name: str
     folder: str
@@ -125,27 +122,26 @@ class Prepared:
     already: bool
 
 
-class Pictures(Sequence[np.ndarray]):
-    """A split as a lazy sequence: picture i is read and decoded when it is asked for, uint8 [h, w, 3]."""
+class Signals(Sequence[Any]):
+    """A split as a lazy sequence: signal i is read and decoded when it is asked for, raw, e.g. uint8 [h, w, 3]."""
 
-    def __init__(self, examples: Sequence[Mapping[str, Any]], feature: str):
+    def __init__(self, examples: Sequence[Mapping[str, Any]], feature: str, modality: str = "picture"):
         self._examples = examples
         self._feature = feature
+        self.modality = modality
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of signals."""
         return len(self._examples)
 
     def __getitem__(self, index):
-        """Picture at an index, counted from the end where negative; a list of pictures for a slice."""
+        """Signal at an index, counted from the end where negative; a list of signals for a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
-            raise IndexError(f"picture {index} of {len(self)}")
-        encoded = self._examples[int(position)][self._feature]
-        with Image.open(io.BytesIO(encoded)) as image:
-            return np.array(image.convert("RGB"))
+            raise IndexError(f"signal {index} of {len(self)}")
+        return MODALITIES[self.modality].from_bytes(self._examples[int(position)][self._feature])
 
 
 def prepare(
@@ -155,7 +151,7 @@ def prepare(
 
     data_dir: where prepared sets live; by default $VCINR_DATASETS_DIR, then tensorflow-datasets' own rule.
     manual_dir: folder with files of a stock set that were downloaded by hand (``cifar-10-binary.tar.gz``).
-    options: of the ``folder`` set: path, background, eight_bit.
+    options: of the ``folder`` set: path; modality, "picture" by default; and what its reader takes (background, eight_bit).
     Raises DatasetMissing where the source, or TensorFlow for a stock set, is missing; ValueError for an unknown name or option.
     """
     place = _Place(dataset(name), data_dir, options)
@@ -174,13 +170,13 @@ def prepare(
     else:
         builder = place.own_builder(progress)
         with _quiet(progress=False):
-            if not any(builder.pictures().values()):
-                raise place.missing(f"there is no picture in {place.source}")
+            if not any(builder.signals().values()):
+                raise place.missing(f"there is no {builder.modality} in {place.source}")
             builder.download_and_prepare()
     return Prepared(name, str(builder.data_path), place.counts(builder), already=False)
 
 
-def load_split(name: str, split: str, data_dir: str | None = None, **options: Any) -> Pictures:
+def load_split(name: str, split: str, data_dir: str | None = None, **options: Any) -> Signals:
     """One split of a prepared dataset, lazily, in an order that is the same everywhere.
 
     data_dir, options: as in `prepare`.
@@ -201,11 +197,12 @@ def load_split(name: str, split: str, data_dir: str | None = None, **options: An
         )
     import tensorflow_datasets as tfds
 
-    # `Pictures` decodes the one that it is asked for.
+    # `Signals` decodes the one that it is asked for.
     features = builder.info.features.items()
     decoders = {key: tfds.decode.SkipDecoding() for key, feature in features if isinstance(feature, tfds.features.Image)}
     with _quiet(progress=False):
-        return Pictures(builder.as_data_source(split=expression, decoders=decoders), row.feature)
+        source = builder.as_data_source(split=expression, decoders=decoders)
+        return Signals(source, place.feature, place.modality)
 
 
 def dataset(name: str) -> Dataset:
@@ -222,14 +219,27 @@ class _Place:
         self.row = row
         self.data_dir = data_dir or os.environ.get(DATASETS_DIR_VARIABLE) or None
         self.options = {key: value for key, value in options.items() if value not in (None, False)}
-        valid = ("path", "background", "eight_bit") if row.name == "folder" else ()
+        self.modality = self.options.get("modality", "picture")
+        if self.modality == "picture":
+            self.options.pop("modality", None)
+        if self.modality not in MODALITIES:
+            raise ValueError(f"unknown modality {self.modality!r}{nearest(self.modality, MODALITIES)}")
+        readers = [option.name for option in MODALITIES[self.modality].read_options]
+        valid = ("path", "modality", *readers) if row.name == "folder" else ()
         for key in self.options:
             if not valid:
                 raise ValueError(f"dataset {row.name!r} takes no option {key!r}; only 'folder' does")
             if key not in valid:
                 raise ValueError(f"unknown option of 'folder': {key!r}{nearest(key, valid)}")
         if row.name == "folder" and "path" not in self.options:
-            raise ValueError("dataset 'folder' needs path=…, the folder that holds the pictures")
+            raise ValueError("dataset 'folder' needs path=…, the folder that holds the signals")
+
+    @property
+    def feature(self) -> str:
+        """Key of the stored signal in an example."""
+        from vcinr.datasets.builders import feature_of
+
+        return self.row.feature if self.row.stock else feature_of(self.modality)
 
     @property
     def source(self) -> pathlib.Path | None:
@@ -276,7 +286,7 @@ class _Place:
             return builder if builder.is_prepared() else None
 
     def counts(self, builder) -> dict[str, int]:
-        """Pictures in each of our splits."""
+        """Signals in each of our splits."""
         present = {split: _present(expression, builder) for split, expression in self.row.splits.items()}
         return {split: builder.info.splits[found].num_examples if found else 0 for split, found in present.items()}
 

@@ -9,24 +9,33 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from vcinr.modalities import Modality
+
 
 class PatchSource:
-    """Random crops, and mirror images, of pictures (or of any raw arrays on grids: sounds, volumes).
+    """Random crops, and mirror images, of pictures (or of the raw samples of any signals on grids: sounds, volumes).
 
     pictures: [*shape, c], any shapes at least as large as ``patch``, one dtype and c; a lazy sequence is gone through once.
     patch: samples along each axis of a crop.
-    flips: whether crops are mirrored along the last axis of the grid (left to right) with probability one half.
+    flips: axes of the grid along each of which a crop is mirrored with probability one half (a modality's ``mirrored_axes``);
+        True for the last one (left to right), False for none.
     max_bytes: pictures beyond this many bytes in all are not kept in memory but read again from ``pictures`` when drawn.
     Raises ValueError for no pictures, ones that differ in dtype or channels, another rank, or pictures smaller than the patch.
     """
 
     def __init__(
-        self, pictures: Sequence[np.ndarray] | np.ndarray, patch: tuple[int, ...], flips: bool = True, max_bytes: int = 2**32
+        self,
+        pictures: Sequence[np.ndarray] | np.ndarray,
+        patch: tuple[int, ...],
+        flips: bool | tuple[int, ...] = True,
+        max_bytes: int = 2**32,
     ):
         if len(pictures) == 0:
             raise ValueError("a source needs at least one picture, and the split it was given has none")
         self.patch = tuple(patch)
-        self.flips = flips
+        self.flips = ((len(self.patch) - 1,) if flips else ()) if isinstance(flips, bool) else tuple(flips)
+        if not all(0 <= axis < len(self.patch) for axis in self.flips):
+            raise ValueError(f"flips {self.flips} are axes of a patch of {self.patch}: from 0 to {len(self.patch) - 1}")
         self._max_bytes = max_bytes
         self._pictures = pictures
         self._kept: list[np.ndarray | None] = []
@@ -74,13 +83,13 @@ class PatchSource:
         """``{"values": [size, *patch, c]}``, raw: a picture in proportion to its area, then a uniformly random crop."""
         index = np.searchsorted(self._ends, rng.integers(self._ends[-1], size=size), side="right")
         offset = rng.integers(self._shapes[index] - self.patch + 1)
-        mirror = rng.integers(2, size=size) if self.flips else np.zeros(size, np.int64)
+        mirror = rng.integers(2 ** len(self.flips), size=size) if self.flips else np.zeros(size, np.int64)
         return {"values": self._gather(index, offset, mirror)}
 
     def all_patches(
         self, rng: np.random.Generator, offsets_per_picture: int = 1, limit: int | None = None
     ) -> Shaped[np.ndarray, "n *patch c"]:
-        """Every whole patch of every picture, tiled from random offsets; with ``flips`` its mirror image follows each patch.
+        """Every whole patch of every picture, tiled from random offsets; its mirror images along ``flips`` follow each patch.
 
         offsets_per_picture: tilings of each picture, at different offsets (fewer where it has no more).
         limit: at most this many patches, a uniformly random choice.
@@ -96,7 +105,7 @@ class PatchSource:
                 tiles = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(patch))
                 rows.append(np.concatenate([np.full((len(tiles), 1), index), tiles], axis=1))
         table = np.concatenate(rows)
-        mirrors = 2 if self.flips else 1
+        mirrors = 2 ** len(self.flips)
         total = len(table) * mirrors
         # Sorted, so that every picture is read once.
         chosen = np.arange(total) if limit is None or limit >= total else np.sort(rng.choice(total, size=limit, replace=False))
@@ -111,8 +120,24 @@ class PatchSource:
                 kept = self._kept[i]
                 last, picture = i, self._pictures[int(i)] if kept is None else kept
             crop = picture[tuple(slice(a, a + q) for a, q in zip(start, self.patch, strict=True))]
-            out[row] = crop[..., ::-1, :] if flip else crop
+            # Bit b of the draw mirrors along the b-th axis that may be.
+            out[row] = np.flip(crop, [axis for bit, axis in enumerate(self.flips) if flip >> bit & 1])
         return out
+
+
+class Samples(Sequence[np.ndarray]):
+    """The raw samples [*shape, c] of raw signals, each unpacked by its modality when it is asked for."""
+
+    def __init__(self, signals: Sequence[Any], modality: Modality):
+        self._signals, self._modality = signals, modality
+
+    def __len__(self) -> int:
+        """Number of signals."""
+        return len(self._signals)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Samples of the signal at an index."""
+        return self._modality.unpack(self._signals[index])[0]
 
 
 class _Pictures(Sequence):

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vcinr.evaluation.measure import Pictures, Progress, check_picture, rate_quality_row
+from vcinr.evaluation.measure import Progress, rate_quality_row
 from vcinr.evaluation.metrics import mean_squared_error
+
+Pictures = Sequence[np.ndarray] | np.ndarray
+"""Pictures uint8 [h, w, 3] of any sizes, or an array of equal ones [n, h, w, 3]."""
 
 JPEG_QUALITIES = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95)
 JPEG2000_DECIBELS = (16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44, 46)
@@ -130,6 +133,17 @@ def measure_jpeg2000(
     return _measure("jpeg2000", encode_jpeg2000, jpeg2000_payload_bytes, pictures, dataset, split, decibels, progress)
 
 
+def check_picture(picture: Any) -> np.ndarray:
+    """The picture as an array, or a ValueError where it is not uint8 [h, w, 3]."""
+    picture = np.asarray(picture)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or picture.size == 0:
+        raise ValueError(
+            f"pictures are measured as uint8 [h, w, 3], not {picture.dtype} {list(picture.shape)}: "
+            "read them with vcinr.modalities.picture_files.read_image"
+        )
+    return picture
+
+
 def _measure(
     codec: str,
     encode: Callable[[np.ndarray, float | int], bytes],
@@ -150,7 +164,7 @@ def _measure(
             dataset=dataset,
             split=split,
             point=point,
-            pictures=pictures,
+            samples=pictures,
             file_bytes=[len(data) for data in files],
             payload_bytes=[count_payload(data) for data in files],
             mses=mses,

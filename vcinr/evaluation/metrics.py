@@ -64,24 +64,24 @@ def psnr_db(mse: float | int | np.ndarray, peak: float | int = 1.0) -> float | n
     return float(decibels) if decibels.ndim == 0 else decibels
 
 
-def lossless_psnr_db(num_values: int) -> float:
-    """The PSNR that a mean over signals counts for a lossless one: that of a single value wrong by one 8-bit step.
+def lossless_psnr_db(num_values: int, peak: float | int = 255) -> float:
+    """The PSNR that a mean over signals counts for a lossless one: that of a single value wrong by one step of ``peak``.
 
-    Infinity would swallow every other signal of the mean and fit into no JSON; no lossy 8-bit signal of `num_values` values
-    (samples × channels) scores higher. 83.0 dB for 32×32×3.
+    Infinity would swallow every other signal of the mean and fit into no JSON; no lossy signal of `num_values` integers (samples
+    × channels) scores higher. 83.0 dB for 32×32×3.
     """
-    return psnr_db(1 / (255.0**2 * num_values))
+    return psnr_db(1 / (float(peak) ** 2 * num_values))
 
 
-def signal_psnr_db(mses: Sequence[float], sizes: Sequence[int]) -> list[float]:
+def signal_psnr_db(mses: Sequence[float], sizes: Sequence[int], peak: float | int = 255) -> list[float]:
     """PSNR of each signal, at most `lossless_psnr_db` of its size. Arguments as `summarise`."""
-    return [min(psnr_db(mse), lossless_psnr_db(size)) for mse, size in zip(mses, sizes, strict=True)]
+    return [min(psnr_db(mse), lossless_psnr_db(size, peak)) for mse, size in zip(mses, sizes, strict=True)]
 
 
-def summarise(mses: Sequence[float], sizes: Sequence[int]) -> dict[str, float | int]:
+def summarise(mses: Sequence[float], sizes: Sequence[int], peak: float | int = 255) -> dict[str, float | int]:
     """Means over a set of signals.
 
-    mses: mean squared error of each signal, peak 1. sizes: values (samples × channels) of each.
+    mses: mean squared error of each signal, peak 1. sizes: values (samples × channels) of each. peak: steps from 0 to 1.
     Returns ``psnr_db``, the mean of the signals' PSNRs, each at most `lossless_psnr_db` of its size;
     ``psnr_of_mean_mse_db``, the PSNR of the unweighted mean of their errors, at most that of the whole set; and
     ``num_lossless``, how many had no error at all. Raises ValueError for an empty set.
@@ -89,8 +89,8 @@ def summarise(mses: Sequence[float], sizes: Sequence[int]) -> dict[str, float | 
     if not len(mses) or len(mses) != len(sizes):
         raise ValueError(f"quality needs as many sizes as errors and at least one signal, not {len(mses)} and {len(sizes)}")
     return {
-        "psnr_db": float(np.mean(signal_psnr_db(mses, sizes))),
-        "psnr_of_mean_mse_db": float(min(psnr_db(np.mean(mses)), lossless_psnr_db(sum(sizes)))),
+        "psnr_db": float(np.mean(signal_psnr_db(mses, sizes, peak))),
+        "psnr_of_mean_mse_db": float(min(psnr_db(np.mean(mses)), lossless_psnr_db(sum(sizes), peak))),
         "num_lossless": int(sum(mse == 0 for mse in mses)),
     }
 

@@ -47,6 +47,7 @@ class Modality:
         common_grid: whether all patches lie on the same coordinates, so that they have principal components.
         mirrored_axes: axes along which a mirrored signal is as good a training example.
         meta_types: what a file holds of a signal besides its samples: name → "int" (fits int32) or "float32", in file order.
+        example_metadata: of samples that come without a signal around them, such as training patches; a value per meta type.
         read_suffixes: suffixes of files that `read` takes, in lower case; others are tried too.
         write_suffixes: suffixes of files that `write` makes, which keep every value; the first is the default.
         read_options: keywords of `read`.
@@ -61,6 +62,7 @@ class Modality:
     common_grid: bool = True
     mirrored_axes: tuple[int, ...] = ()
     meta_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    example_metadata: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
     read_suffixes: tuple[str, ...] = ()
     write_suffixes: tuple[str, ...] = ()
     read_options: tuple[ReadOption, ...] = ()

@@ -1,1 +1,1 @@
-"""How the latent of a patch becomes symbols: the interface, uniform quantisation, the variational bottleneck."""
+"""From the latent of a patch to symbols: the interface, uniform quantisation, the variational bottleneck."""

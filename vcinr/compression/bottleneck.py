@@ -1,7 +1,7 @@
-"""The bottleneck of a latent: analysis, quantiser, factorized prior, synthesis; trained on rate + λ · distortion.
+"""The variational bottleneck: analysis, quantiser, factorized prior and synthesis, trained on rate + λ · distortion.
 
-Schwarz et al. 2023, section 3.2 and algorithm 2, after Ballé et al. 2017 and 2018. Any codec with a latent vector can use it:
-it asks only for the latents of training signals and for the distortion that a latent causes.
+Schwarz et al. 2023, section 3.2 and algorithm 2, after Ballé et al. 2017 and 2018. Any codec with a latent vector can use it: the
+bottleneck needs only the latents of training signals and a function from latent to distortion.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vcinr.entropy.tables import Tables, tables_from_cdf
 from vcinr.stage import TrainingConfig
 
 PEAK = 255.0
-"""Distortion in the loss is in 8-bit units: λ · 255² · MSE."""
+"""255 of λ · 255² · MSE: the loss counts distortion in 8-bit units."""
 
 Tree = Mapping[str, Any]
 
@@ -33,16 +33,16 @@ class BottleneckConfig:
     """Config of the variational bottleneck.
 
     kind: "variational".
-    lambdas: λ of each operating point, ascending; loss = bits per value + λ · 255² · MSE.
-    width: units of the hidden layers of the residual MLPs.
-    depth: residual blocks of each.
-    relaxation: what stands for rounding in training, "noise" or "straight_through".
+    lambdas: λ of each operating point, positive and ascending, in loss = bits per value + λ · 255² · MSE.
+    width: units per hidden layer of the transforms' residual MLPs, at least 1.
+    depth: hidden layers of each MLP, at least 0.
+    relaxation: replacement of rounding in training, "noise" or "straight_through".
     distortion: "signal" (MSE through the frozen field) or "latent" (squared error of φ, weighted by the signal's sensitivity).
-    num_latents: most training latents.
-    offsets_per_picture: random grids of patches per training picture.
-    prior_steps: Adam steps that fit the prior alone before a point is trained.
-    prior_lr: their rate.
-    training: of each operating point.
+    num_latents: largest number of training latents.
+    offsets_per_picture: random grids of patches cut from each training picture.
+    prior_steps: steps of Adam that fit the prior alone, before each operating point is trained.
+    prior_lr: learning rate of these steps, positive.
+    training: training of each operating point.
     """
 
     kind: str = "variational"
@@ -63,20 +63,20 @@ class BottleneckConfig:
         if self.distortion not in ("signal", "latent"):
             raise ValueError(f"unknown distortion {self.distortion!r}; valid are latent, signal")
         if list(self.lambdas) != sorted(set(self.lambdas)) or not self.lambdas or self.lambdas[0] <= 0:
-            raise ValueError(f"lambdas must be positive and rise, each point starting from the one before; got {self.lambdas}")
+            raise ValueError(f"lambdas must be positive and ascending, for each point starts from the last; got {self.lambdas}")
 
 
 def latent_statistics(latents: Float[Array, "m k"], sensitivity: Float[Array, " k"]) -> dict[str, jax.Array]:
-    """Mean, standard deviation and sensitivity (`signal_sensitivity`, averaged) of each latent dimension."""
+    """Mean, standard deviation and sensitivity (the average of `signal_sensitivity`) of each latent dimension."""
     return {"mean": jnp.mean(latents, 0), "std": jnp.maximum(jnp.std(latents, 0), 1e-8), "sensitivity": sensitivity}
 
 
 def signal_sensitivity(
     synthesise: Callable[[jax.Array], jax.Array], latent: Float[Array, " k"], key: jax.Array
 ) -> Float[Array, " k"]:
-    """An unbiased estimate of mean |∂f/∂φ_k|² over all values of f: MSE per squared error of each latent dimension.
+    """MSE of the signal per squared error of each latent dimension, an unbiased estimate: the mean of |∂f/∂φ_k|² over f's values.
 
-    Random signs r make E[(Σ r ∂f/∂φ_k)²] the sum of squares (Hutchinson 1990), at the price of one backward pass.
+    With random signs r, E[(Σ r ∂f/∂φ_k)²] is the sum of the squares (Hutchinson 1990). It takes one backward pass.
     """
     values, pull_back = jax.vjp(synthesise, latent)
     signs = jax.random.rademacher(key, values.shape, values.dtype)
@@ -84,13 +84,13 @@ def signal_sensitivity(
 
 
 def analyse(config: BottleneckConfig, bottleneck: Tree, statistics: Tree, latent: Float[Array, " k"]) -> Float[Array, " k"]:
-    """z, what is rounded, of a latent: g_a of the standardised φ (algorithm 2, line 10)."""
+    """z = g_a(standardised φ), which is rounded next (algorithm 2, line 10)."""
     standardised = (latent - statistics["mean"]) / statistics["std"]
     return Analysis(config.width, config.depth).apply({"params": bottleneck["analysis"]}, standardised)
 
 
 def synthesise(config: BottleneckConfig, bottleneck: Tree, statistics: Tree, z: Float[Array, " k"]) -> Float[Array, " k"]:
-    """φ̃ of symbols or their noisy stand-ins: g_s, then standardisation undone (algorithm 2, line 13)."""
+    """φ̃ from symbols, or from z with noise: g_s, then the inverse of the standardisation (algorithm 2, line 13)."""
     standardised = Synthesis(config.width, config.depth).apply({"params": bottleneck["synthesis"]}, z)
     return statistics["mean"] + statistics["std"] * standardised
 
@@ -107,10 +107,18 @@ def rate_distortion(
     distortion: Callable[[jax.Array], jax.Array],
     num_values: int,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Bits a value + λ · 255² · MSE of one latent (algorithm 2, lines 10 to 14).
+    """Bits per value + λ · 255² · MSE of one latent (algorithm 2, lines 10 to 14), with metrics.
 
-    rounding: round z, as when measuring, instead of its relaxation.   distortion: MSE of the signal that a latent makes, on
-    [0, 1]; unused where the config measures it on φ.   num_values: in the signal.
+    Args:
+      config: of the bottleneck.
+      bottleneck: parameters of the transforms and the prior.
+      statistics: see `latent_statistics`.
+      latent: φ of one patch.
+      key: for the noise.
+      lambda_: λ.
+      rounding: round z, as in measurements, instead of relaxing it.
+      distortion: latent → MSE of its signal, values in [0, 1]; unused where the config measures distortion on φ.
+      num_values: samples × channels of the patch.
     """
     z = analyse(config, bottleneck, statistics, latent)
     if rounding:
@@ -128,20 +136,17 @@ def rate_distortion(
 
 
 def best_steps(lambda_: Any, statistics: Tree, num_values: int) -> jax.Array:
-    """Δ of each latent dimension that is best at high rate, at most a thousand deviations.
+    """The optimal step Δ of each latent dimension at high rate, at most a thousand standard deviations.
 
-    With a step Δ on dimension k, distortion is h_k Δ²/12 and the rate −log₂ Δ; the loss of `rate_distortion` is least at
-    Δ² = 6 / (ln 2 · λ · 255² · h_k · n), n values in the signal.
+    With step Δ on dimension k, distortion is h_k Δ²/12 and rate −log₂ Δ plus a constant. The loss of `rate_distortion` is then
+    minimal at Δ² = 6 / (ln 2 · λ · 255² · h_k · n), where h_k is the sensitivity and n the number of values of the patch.
     """
     curvature = jnp.log(2.0) * lambda_ * PEAK**2 * num_values * jnp.maximum(statistics["sensitivity"], 1e-20)
     return jnp.minimum(jnp.sqrt(6.0 / curvature), 1e3 * statistics["std"])
 
 
 def uniform_start(config: BottleneckConfig, lambda_: float, statistics: Tree, num_values: int, key: jax.Array) -> dict[str, Any]:
-    """Transforms that begin as a uniform quantiser: the identity, with the step that is best at high rate.
-
-    See `best_steps`.
-    """
+    """Initial transforms that together are a uniform quantiser with the steps of `best_steps`."""
     log_gain = jnp.log(statistics["std"] / best_steps(lambda_, statistics, num_values))
     zeros = jnp.zeros_like(statistics["mean"])
     analysis = Analysis(config.width, config.depth).init(jax.random.fold_in(key, 0), zeros)["params"]
@@ -150,7 +155,7 @@ def uniform_start(config: BottleneckConfig, lambda_: float, statistics: Tree, nu
 
 
 def finer_start(neighbour: Tree, ratio: float) -> dict[str, Any]:
-    """A neighbouring point's transforms, their steps finer by √ratio, the ratio of the two λ."""
+    """Transforms of a neighbouring operating point with steps finer by √ratio, where ratio = λ / λ of that point."""
     shift = 0.5 * np.log(ratio)
     analysis, synthesis = neighbour["analysis"], neighbour["synthesis"]
     return {
@@ -162,7 +167,7 @@ def finer_start(neighbour: Tree, ratio: float) -> dict[str, Any]:
 def fit_prior(
     config: BottleneckConfig, bottleneck: Tree, statistics: Tree, latents: Float[Array, "m k"], key: jax.Array
 ) -> dict[str, Any]:
-    """The factorized prior of a set of latents: logistic with the symbols' spread, then maximum likelihood."""
+    """The factorized prior of a set of latents: starts as logistic with the symbols' variance, then maximises the likelihood."""
     z = jax.vmap(lambda phi: analyse(config, bottleneck, statistics, phi))(latents)
     scale = jnp.sqrt(jnp.var(z, axis=0) + 1.0 / 12.0) * jnp.sqrt(3.0) / jnp.pi
     prior = factorized_prior.init(key, scale, z.shape[1])
@@ -176,7 +181,7 @@ def fit_prior(
 
 
 def integer_tables(prior: Tree) -> Tables:
-    """The tables that a trained prior's symbols are coded with, made once in float64."""
+    """Integer tables of a trained prior, evaluated in float64 on the host; files are coded with these."""
     dims = prior["kernel_0"].shape[0]
     far = np.full(dims, 2**20, np.int64)
     return tables_from_cdf(factorized_prior.host_cumulative(dict(prior)), -far, far)

@@ -1,4 +1,4 @@
-"""How the latent of a patch becomes symbols: what a compression offers, and what it may ask of the codec that it serves."""
+"""From the latent of a patch to symbols: the interface of a compression, and what it may ask of the codec that uses it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from vcinr.codec import Code
 from vcinr.entropy.range_coder import Table
 from vcinr.signals.signal import Grid
 from vcinr.stage import AnyStage, ArrayExamples, Params, PatchExamples
@@ -17,7 +18,10 @@ from vcinr.stage import AnyStage, ArrayExamples, Params, PatchExamples
 class LatentModel(Protocol):
     """What a compression may ask of its codec: a field, its adaptation, and the m numbers per patch that a file pays for.
 
-    patch, modality: of the signals.   num_values: samples × channels of one patch.
+    name: of the codec.
+    patch: samples per patch along each axis.
+    modality: key of `MODALITIES`.
+    num_values: samples × channels of one patch.
     """
 
     name: str
@@ -35,13 +39,13 @@ class LatentModel(Protocol):
         """m, the numbers per patch that the file pays for."""
 
     def decoder_params(self, params: Params) -> Params:
-        """Of all parameters, those that `values` and `distortion` read."""
+        """The parameters that `values` and `distortion` read."""
 
     def values(self, params: Params, latent: jax.Array) -> jax.Array:
-        """The field of one patch on its own coordinates, [n, c], from the numbers [m]."""
+        """The field of one patch, made from the numbers [m], on the patch's own coordinates: [n, c]."""
 
     def distortion(self, params: Params, latent: jax.Array, values: jax.Array) -> jax.Array:
-        """MSE of the field that the numbers [m] make against a patch's values [n, c]."""
+        """MSE between the field made from the numbers [m] and a patch's values [n, c]."""
 
     def adapt_all(self, params: Params, values: np.ndarray) -> np.ndarray:
         """The numbers [b, m] of many whole patches [b, n, c]. ValueError where adaptation diverges."""
@@ -51,12 +55,13 @@ class LatentModel(Protocol):
 
 
 class Compression:
-    """Base of the compressions; pure functions of arrays, apart from the stages.
+    """Base of the compressions; all methods but `stages` are pure functions of arrays.
 
-    streams: names, in the order of coding.
-    masks_padding: whether a patch over the edge of a signal is fitted to the samples inside alone, or to the repeated edge too.
-        Where neighbours predict each other, a patch that goes on as it ends takes fewer bits.
-    max_effort: largest effort of `code`.
+    streams: names of the symbol streams, in coding order.
+    masks_padding: whether a patch that extends beyond the signal is fitted only to its samples inside (True), or also to the
+        padding, which repeats the signal's edge (False). With False, padded patches resemble their neighbours, so they take
+        fewer bits where neighbours predict each other.
+    max_effort: largest effort that `code` accepts.
     """
 
     streams: tuple[str, ...]
@@ -64,21 +69,29 @@ class Compression:
     max_effort: ClassVar[int] = 0
 
     def stages(self, codec: LatentModel) -> tuple[AnyStage, ...]:
-        """What is trained after the field, up to ``params["points"]``."""
+        """The training stages after those of the field; the last one completes ``params["points"]``."""
         raise NotImplementedError
 
     def encoder_parts(self, params: Params, point: int) -> Mapping[str, Any]:
-        """Arrays that `analyse` needs."""
+        """Arrays that `analyse` reads."""
         raise NotImplementedError
 
     def analyse(self, parts: Mapping[str, Any], latent: jax.Array) -> jax.Array:
-        """Latent [m] of one patch → what `code` makes symbols of: the symbols [m] as float, or numbers yet to be rounded."""
+        """Latent [m] of one patch → input [m] of `code`, float: symbols, or values that `code` still rounds."""
         raise NotImplementedError
 
     def code(
         self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0
-    ) -> list[dict[str, np.ndarray]]:
-        """Streams of each signal from what `analyse` gave of its patches, [p, m] (host)."""
+    ) -> list[Code]:
+        """The symbol streams of each signal, on the host.
+
+        Args:
+          params: of the model.
+          point: operating point.
+          rows: of each signal, the outputs of `analyse` for its p patches, [p, m].
+          grids: of each signal.
+          effort: 0 to ``max_effort``; more takes longer and saves bits.
+        """
         raise NotImplementedError
 
     def symbol_model(
@@ -90,24 +103,24 @@ class Compression:
     def row_blocks(
         self, codec: LatentModel, params: Params, streams: Mapping[str, np.ndarray], grid: Grid, at_once: int
     ) -> Iterator[np.ndarray]:
-        """The symbols that `synthesise` needs of each patch of one signal, ``at_once`` patches at a time, [m, r] (host)."""
+        """Inputs of `synthesise` for all patches of one signal: blocks [b, r] of b ≤ ``at_once`` patches, on the host."""
         raise NotImplementedError
 
     def row_length(self, codec: LatentModel, params: Params) -> int:
-        """r of `row_blocks`."""
+        """r, the symbols that `synthesise` takes per patch."""
         return codec.num_coded(params)
 
     def decoder_parts(self, params: Params, point: int) -> Mapping[str, Any]:
-        """Arrays that `synthesise` needs: what the fingerprint covers besides the field and the tables."""
+        """Arrays that `synthesise` reads; the fingerprint covers them, as it covers the field and the tables."""
         raise NotImplementedError
 
     def coder_arrays(self, params: Params, point: int) -> Mapping[str, Any]:
-        """Arrays that `symbol_model` reads besides the tables: the fingerprint covers them too."""
+        """Arrays that `symbol_model` reads besides the tables; the fingerprint covers them."""
         del params, point
         return {}
 
     def synthesise(self, parts: Mapping[str, Any], symbols: jax.Array) -> jax.Array:
-        """A row [r] of `row_blocks`, as float → latent [m]."""
+        """Symbols of one patch [r], a row of `row_blocks` as float → latent [m]."""
         raise NotImplementedError
 
     def modelled_bits(
@@ -118,5 +131,5 @@ class Compression:
         return None
 
     def decoder_config(self) -> Mapping[str, Any]:
-        """What decoding needs besides arrays, JSON-able."""
+        """Everything that decoding needs besides arrays, as JSON-able values."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Patches decoded some at a time, so that the floats of a large signal are never held all at once."""
+"""Decodes patches in blocks, so that the floats of a large signal are never in memory all at once."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from vcinr.batching import map_batches
 from vcinr.codec import Piece
 
 NUMBERS_AT_ONCE = 2**22
-"""Symbols and values that are held for it."""
+"""Symbols and values in memory per block of patches."""
 
 Block = tuple[int, tuple[np.ndarray, ...]]
-"""(number of the signal, arrays [m, …] of m consecutive patches of it)."""
+"""(index of the signal, arrays [b, …] of b consecutive patches of it)."""
 
 
 def patches_at_once(numbers: int) -> int:
-    """How many patches a block has, whose symbols and values are so many ``numbers`` each."""
+    """Patches per block; ``numbers``: symbols and values per patch."""
     return max(1, NUMBERS_AT_ONCE // max(1, numbers))
 
 
 def patch_pieces(
     function: Callable, config: Hashable, shared: Any, blocks: Iterable[Block], channels: int, batch_size: int, at_once: int
 ) -> Iterator[Piece]:
-    """Values of signals from what each patch's are made of.
+    """Values of all patches of all signals, piece by piece.
 
     Args:
-      function, config, shared, batch_size: see `map_batches`; values are [n, c] of one patch, or [n · c].
+      function: see `map_batches`; returns the values of one patch, [n, c] or [n · c].
+      config: see `map_batches`.
+      shared: see `map_batches`.
       blocks: all patches of each signal, in order; blocks of several small signals are evaluated together.
       channels: c.
-      at_once: patches that are evaluated together, about.
+      batch_size: see `map_batches`.
+      at_once: approximate number of patches in memory.
     """
     held: list[Block] = []
     starts: dict[int, int] = {}

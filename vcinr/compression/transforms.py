@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 
 class ResidualMLP(nn.Module):
-    """u + MLP(u) with SELU; the last kernel starts at zero, hence the map at the identity. [k] → [k]."""
+    """u + MLP(u) with SELU, [k] → [k]; the last kernel starts at zero, so the map starts as the identity."""
 
     width: int
     depth: int
@@ -22,7 +22,7 @@ class ResidualMLP(nn.Module):
 
 
 class Analysis(nn.Module):
-    """Standardised latent → what is rounded: z = exp(g) ⊙ (u + MLP(u)) + o, with a learned gain and offset a dimension."""
+    """Standardised latent u → z, to be rounded: z = exp(g) ⊙ (u + MLP(u)) + o, with one learned gain and offset per dimension."""
 
     width: int
     depth: int
@@ -35,7 +35,7 @@ class Analysis(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Symbols → standardised latent: with v = exp(g) ⊙ (ẑ − o), u = v + MLP(v)."""
+    """Symbols ẑ → standardised latent u = v + MLP(v), where v = exp(g) ⊙ (ẑ − o)."""
 
     width: int
     depth: int

@@ -1,6 +1,6 @@
-"""Uniform compression of a codec's latents: b bits within mean ± kσ, a histogram of training symbols (COIN++, section 3.3).
+"""Uniform compression of latents: 2^b levels over mean ± kσ, histograms of training symbols (Dupont et al. 2022, section 3.3).
 
-One operating point per bit depth, all from one stage in closed form.
+One operating point per bit depth b; one stage in closed form makes all of them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from vcinr.entropy.tables import tables_from_columns
 from vcinr.stage import ArrayExamples, ClosedForm, Params
 
 MAX_BITS = 16
+"""Largest bit depth of a coded number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,12 @@ class UniformConfig:
     """Config of `UniformCompression`.
 
     kind: "uniform".
-    bits: of each coded number, one value per operating point, ascending, in 1..16.
-    num_std: k; the range is mean ± kσ.
-    one_range: one σ for all dimensions (the root mean square of theirs) instead of one each.
-    one_table: one histogram for all dimensions instead of one each, for latents of many thousand numbers.
-    num_latents: most training latents.
-    offsets_per_picture: random grids of patches per training picture.
+    bits: bit depth of the coded numbers, 1 to 16, one value per operating point, ascending.
+    num_std: k of the range mean ± kσ, positive.
+    one_range: one σ for all dimensions, the root mean square of theirs, instead of one σ per dimension.
+    one_table: one histogram for all dimensions instead of one per dimension; for latents of many thousand numbers.
+    num_latents: largest number of training latents.
+    offsets_per_picture: random grids of patches cut from each training picture.
     """
 
     kind: str = "uniform"
@@ -45,14 +46,14 @@ class UniformConfig:
 
     def __post_init__(self):
         if list(self.bits) != sorted(set(self.bits)) or not self.bits or not 1 <= self.bits[0] <= self.bits[-1] <= MAX_BITS:
-            raise ValueError(f"compression.bits must rise within 1..{MAX_BITS}, got {self.bits}")
+            raise ValueError(f"compression.bits must be ascending, from 1 to {MAX_BITS}; got {self.bits}")
         if not self.num_std > 0:
             raise ValueError(f"compression.num_std must be positive, not {self.num_std}")
 
 
 @dataclasses.dataclass(frozen=True)
 class UniformCompression(PatchByPatch):
-    """Clip, round, count; see `vcinr.compression.interface.Compression`."""
+    """Clipping, rounding and histograms; see `vcinr.compression.interface.Compression`."""
 
     config: UniformConfig
 
@@ -72,7 +73,7 @@ class UniformCompression(PatchByPatch):
         return {"quantiser": "uniform"}
 
     def stages(self, codec: LatentModel) -> tuple[ClosedForm, ...]:
-        """One stage in closed form: ranges and histograms of the training latents."""
+        """``quantise``, in closed form: ranges and histograms of the training latents."""
         return (
             ClosedForm(
                 "quantise",
@@ -82,7 +83,7 @@ class UniformCompression(PatchByPatch):
         )
 
     def points(self, source: ArrayExamples) -> dict[str, Any]:
-        """Ranges and tables of every operating point, from training latents."""
+        """Range and tables of each operating point, from training latents."""
         c = self.config
         latents = np.asarray(source.arrays["latent"], np.float32)
         mean, std = latents.mean(axis=0), latents.std(axis=0)

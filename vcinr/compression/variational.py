@@ -1,6 +1,6 @@
 """Variational compression of latents: the trained bottleneck of `vcinr.compression.bottleneck`, one operating point per λ.
 
-Schwarz et al. 2023, algorithm 2: stage ``latents`` (the training set's latents, made once) and ``quantise_0``, ``quantise_1``, ….
+Schwarz et al. 2023, algorithm 2. Stages: ``latents`` adapts to the training set once; then ``quantise_0``, ``quantise_1``, …
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vcinr.stage import AnyStage, ArrayExamples, ClosedForm, Params, Stage, Work
 Parts = Mapping[str, Any]
 
 PRIOR_BATCH = 256
-"""Patches per device at once where only the prior is evaluated."""
+"""Batch size per device, in patches, where only the prior is evaluated."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +54,14 @@ class VariationalCompression(PatchByPatch):
     def modelled_bits(
         self, codec: LatentModel, params: Params, point: int, streams: Sequence[Mapping[str, np.ndarray]]
     ) -> list[float]:
-        """Bits per signal by the factorized prior; the tables' estimate should be close."""
+        """Bits per signal by the float factorized prior; the tables' `estimated_bits` should be close."""
         rows = [stream["latent"].reshape(-1, codec.num_coded(params)) for stream in streams]
         prior = params["points"][str(point)]["prior"]
         bits = map_batches(_prior_bits, None, prior, (np.concatenate(rows),), PRIOR_BATCH)
         return [float(part.sum()) for part in np.split(bits, np.cumsum([len(part) for part in rows])[:-1])]
 
     def stages(self, codec: LatentModel) -> tuple[AnyStage, ...]:
-        """``latents``, then one ``quantise`` stage for each λ."""
+        """``latents``, then one ``quantise`` stage per λ."""
         latents = ClosedForm(
             "latents",
             examples=partial(codec.latents, self.config.num_latents, self.config.offsets_per_picture),
@@ -115,7 +115,7 @@ class VariationalCompression(PatchByPatch):
 def measured_statistics(
     codec: LatentModel, key: jax.Array, params: Params, source: ArrayExamples, workplace: Workplace
 ) -> Params:
-    """Parameters with the statistics of a source's latents [b, …, k]; the sensitivity is estimated on about 1,000 of them."""
+    """The parameters and the statistics of a source's latents [b, …, k]; about 1,000 of these give the sensitivity."""
     del workplace
     decoder = jax.tree.map(jnp.asarray, codec.decoder_params(params))
     latents = jnp.asarray(source.arrays["latent"].reshape(-1, source.arrays["latent"].shape[-1]))

@@ -25,7 +25,7 @@ def demo() -> ConfigDict:
                 "eval_every": 200,
                 "checkpoint_every": 200,
             },
-            "uniform": {"bits": (3, 4, 5, 6), "num_latents": 2000},
+            "compression": {"bits": (3, 4, 5, 6), "num_latents": 2000},
         },
     )
 
@@ -46,7 +46,7 @@ def cifar10_small() -> ConfigDict:
                 "eval_every": 500,
                 "checkpoint_every": 500,
             },
-            "uniform": {"bits": (3, 4, 5, 6), "offsets_per_picture": 1},
+            "compression": {"bits": (3, 4, 5, 6), "offsets_per_picture": 1},
         },
     )
 
@@ -61,7 +61,7 @@ def cifar10() -> ConfigDict:
             "field": {"num_layers": 9, "width": 512, "latent_dim": 384, "projection_gain": 50.0 / 3**0.5},
             "adaptation": {"inner_lr": 1e-2, "encode_steps": 10},
             "meta": PAPER,
-            "uniform": {"bits": (3, 4, 5, 6, 7, 8), "offsets_per_picture": 1, "num_latents": 50_000},
+            "compression": {"bits": (3, 4, 5, 6, 7, 8), "offsets_per_picture": 1, "num_latents": 50_000},
             "encode_batch": 64,
         },
     )
@@ -76,7 +76,7 @@ def kodak() -> ConfigDict:
             "field": {"num_layers": 9, "width": 512, "latent_dim": 128, "projection_gain": 50.0 / 3**0.5},
             "adaptation": {"inner_lr": 1e-2, "encode_steps": 10},
             "meta": {**PAPER, "lr": 1e-6},
-            "uniform": {"bits": (3, 4, 5, 6, 7, 8), "num_latents": 50_000},
+            "compression": {"bits": (3, 4, 5, 6, 7, 8), "num_latents": 50_000},
             "encode_batch": 64,
         },
     )

@@ -25,7 +25,7 @@ def demo() -> ConfigDict:
                 "eval_every": 200,
                 "checkpoint_every": 200,
             },
-            "uniform": {"bits": (3, 4, 5, 6), "num_latents": 2000},
+            "compression": {"bits": (3, 4, 5, 6), "num_latents": 2000},
         },
     )
 
@@ -45,7 +45,7 @@ def cifar10_small() -> ConfigDict:
                 "eval_every": 500,
                 "checkpoint_every": 500,
             },
-            "uniform": {"bits": (3, 4, 5, 6), "offsets_per_picture": 1},
+            "compression": {"bits": (3, 4, 5, 6), "offsets_per_picture": 1},
         },
     )
 
@@ -74,7 +74,7 @@ def celeba() -> ConfigDict:
                 "checkpoint_every": 5000,
                 "log_every": 100,
             },
-            "uniform": {"bits": (3, 4, 5, 6, 7, 8), "offsets_per_picture": 1},
+            "compression": {"bits": (3, 4, 5, 6, 7, 8), "offsets_per_picture": 1},
         },
     )
 

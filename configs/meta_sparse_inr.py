@@ -30,7 +30,7 @@ def demo() -> ConfigDict:
             "rounds": 3,
             "meta": {**training, "num_steps": 300, "final_lr_fraction": 0.3},
             "retrain": {**training, "num_steps": 200, "final_lr_fraction": 0.1},
-            "uniform": {"bits": (2, 3, 4, 5), "num_latents": 2000},
+            "compression": {"bits": (2, 3, 4, 5), "num_latents": 2000},
         },
     )
 
@@ -59,7 +59,7 @@ def celeba() -> ConfigDict:
             "rounds": 20,
             "meta": {**training, "num_steps": 150_000},
             "retrain": {**training, "num_steps": 30_000},
-            "uniform": {"bits": (5, 6, 7, 8), "one_table": True, "offsets_per_picture": 1},
+            "compression": {"bits": (5, 6, 7, 8), "one_table": True, "offsets_per_picture": 1},
         },
     )
 

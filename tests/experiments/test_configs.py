@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,30 +13,36 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base, klt, vc_inr
+from configs import base, klt, strumpler, vc_inr
 from tests.conftest import smooth_picture
-from vcinr.codec import grid_of, training_patch
+from vcinr.codec import grid_of
 from vcinr.codecs import CODECS
 from vcinr.datasets.sources import ArraySource, PatchSource
+from vcinr.stage import ClosedForm, Workplace
 from vcinr.training.optimisers import make_optimiser, make_schedule
 from vcinr.training.run import train
 
-FILES = {codec: importlib.import_module(f"configs.{codec}") for codec in CODECS}
-VARIANTS = [(codec, name) for codec, file in FILES.items() for name in file.VARIANTS]
+NAMES = sorted(path.stem for path in Path(base.__file__).parent.glob("*.py") if path.stem not in ("__init__", "base"))
+FILES = {name: importlib.import_module(f"configs.{name}") for name in NAMES}
+NOWHERE = Workplace("", lambda what, done, total: None)
+VARIANTS = [(file, name) for file in FILES for name in FILES[file].VARIANTS]
 
 
 def test_every_codec_has_its_configs():
-    assert all("demo" in file.VARIANTS and len(file.VARIANTS) > 1 for file in FILES.values())
+    assert {FILES[file].get_config(name).codec for file, name in VARIANTS} == set(CODECS)
+    for file in FILES.values():
+        assert file.get_config().to_json() == file.get_config(next(iter(file.VARIANTS))).to_json()
     assert {"demo", "cifar10_small", "kodak"} <= set(klt.VARIANTS)
     assert {"demo", "cifar10", "cifar10_small", "kodak"} <= set(vc_inr.VARIANTS)
 
 
-@pytest.mark.parametrize(("codec", "name"), VARIANTS)
-def test_a_variant_is_locked_builds_its_codec_and_survives_json(codec, name):
-    config = FILES[codec].get_config(name)
+@pytest.mark.parametrize(("file", "name"), VARIANTS)
+def test_a_variant_is_locked_builds_its_codec_and_survives_json(file, name):
+    config = FILES[file].get_config(name)
     assert config.is_locked
     built = base.codec_of(config)
-    assert (built.name, built.patch) == (codec, tuple(config.get("patch", ())))
+    assert (built.name, built.patch) == (config.codec, tuple(config.get("patch", ())))
+    assert built.name.startswith(file)
     again = ConfigDict(json.loads(config.to_json()))
     assert base.codec_of(again).config == built.config
     assert json.loads(again.to_json()) == json.loads(config.to_json())
@@ -44,9 +51,9 @@ def test_a_variant_is_locked_builds_its_codec_and_survives_json(codec, name):
     }
 
 
-@pytest.mark.parametrize(("codec", "name"), VARIANTS)
-def test_nothing_but_its_own_keys_and_types_goes_into_a_variant(codec, name):
-    config = FILES[codec].get_config(name)
+@pytest.mark.parametrize(("file", "name"), VARIANTS)
+def test_nothing_but_its_own_keys_and_types_goes_into_a_variant(file, name):
+    config = FILES[file].get_config(name)
     with pytest.raises((AttributeError, KeyError), match='Did you mean "modality"|locked'):
         config.modalty = 3
     for key, wrong in (("seed", "1"), ("modality", 8), ("data", 3)):
@@ -56,9 +63,10 @@ def test_nothing_but_its_own_keys_and_types_goes_into_a_variant(codec, name):
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
 def test_an_unknown_variant_names_the_nearest_and_all_others(file):
-    with pytest.raises(ValueError, match=r"no config variant 'dem0'; did you mean 'demo'\? \(valid: demo, "):
-        file.get_config("dem0")
-    with pytest.raises(ValueError, match=r"no config variant '' \(valid: demo, "):
+    first = next(iter(file.VARIANTS))
+    with pytest.raises(ValueError, match=rf"no config variant '{first[:-1]}0'; did you mean '{first}'\? \(valid: {first}, "):
+        file.get_config(f"{first[:-1]}0")
+    with pytest.raises(ValueError, match=rf"no config variant '' \(valid: {first}, "):
         file.get_config("")
 
 
@@ -70,7 +78,9 @@ def test_an_unknown_variant_names_the_nearest_and_all_others(file):
         ({"meta": {"num_steps": True}}, r"vc_inr\.meta\.num_steps must be int, not True"),
         ({"meta": {"lr": "fast"}}, r"vc_inr\.meta\.lr must be float, not 'fast'"),
         ({"meta": 3}, r"vc_inr\.meta must be TrainingConfig, not 3"),
-        ({"quantiser": {"lambdas": (0.1, "a")}}, r"vc_inr\.quantiser\.lambdas must be float, not 'a'"),
+        ({"compression": {"lambdas": (0.1, "a")}}, r"vc_inr\.compression\.lambdas must be float, not 'a'"),
+        ({"compression": {"bits": (3, 4)}}, r"vc_inr\.compression has no key 'bits'"),
+        ({"compression": {"kind": "zip"}}, r"vc_inr\.compression has no kind 'zip'"),
     ],
 )
 def test_a_config_refuses_what_its_codec_does_not_have(values, message):
@@ -101,9 +111,9 @@ def test_a_path_into_a_config_leads_somewhere_or_names_the_nearest(path, message
         base.check_key(config, path)
 
 
-@pytest.mark.parametrize("name", ["kodak", "celeba"])
+@pytest.mark.parametrize("name", ["meta_kodak", "meta_celeba"])
 def test_strumplers_weights_are_learned_by_plain_adam(name):
-    training = base.codec_of(FILES["strumpler_meta"].get_config(name)).config.meta
+    training = base.codec_of(strumpler.get_config(name)).config.meta
     schedule = make_schedule(training)
     np.testing.assert_allclose([schedule(t) for t in (0, 1, 1000, training.num_steps)], training.lr, rtol=1e-6)
     assert (training.batch_size, training.clip_norm, training.average_decay, training.collapse_db) == (1, 0, 0, 0)
@@ -113,12 +123,12 @@ def test_the_demo_takes_one_step_in_each_stage(tmp_path):
     """A whole training of one step a stage, on patches a quarter as large, of pictures from no data set."""
     config = vc_inr.get_config("demo")
     config.patch = (16, 16)
-    for training in (config.warm_start.training, config.meta, config.quantiser.training):
+    for training in (config.warm_start.training, config.meta, config.compression.training):
         training.update({"num_steps": 1, "warmup_steps": 0, "checkpoint_every": 0, "eval_every": 0})
-    config.quantiser.update({"num_latents": 64, "prior_steps": 20, "lambdas": config.quantiser.lambdas[:1]})
+    config.compression.update({"num_latents": 64, "prior_steps": 20, "lambdas": config.compression.lambdas[:1]})
     codec = base.codec_of(config)
     params = train(codec, PatchSource([smooth_picture(80, 96)], codec.patch), seed=0, workdir=tmp_path, quiet=True)
-    trained = [stage.name for stage in codec.stages() if stage.loss is not None]
+    trained = [stage.name for stage in codec.stages() if not isinstance(stage, ClosedForm)]
     assert trained == ["warm_start", "meta", "quantise_0"]
     for name in trained:
         (line,) = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
@@ -129,14 +139,14 @@ def test_the_demo_takes_one_step_in_each_stage(tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize("name", vc_inr.VARIANTS)
-def test_every_stage_of_every_size_has_a_gradient_and_a_step(name):
+@pytest.mark.parametrize(("file", "name"), [row for row in VARIANTS if row[0] in ("vc_inr", "contextual_inr")])
+def test_every_stage_of_every_size_has_a_gradient_and_a_step(file, name):
     """Shapes alone, so that the paper's size costs no more than the demo's."""
-    codec = base.codec_of(vc_inr.get_config(name))
+    codec = base.codec_of(FILES[file].get_config(name))
     c = codec.config
     n, k, key = math.prod(c.patch), c.field.latent_dim, jax.eval_shape(lambda: jax.random.key(0))
-    contextual = c.compression == "contextual"
-    rows = {"values": array(16, n, 3), "latent": array(16, *(grid_of(codec, c.crop).counts if contextual else ()), k)}
+    counts = grid_of(codec, codec.training_patch).counts if file == "contextual_inr" else ()
+    rows = {"values": array(16, n, 3), "latent": array(16, *counts, k)}
     params = jax.eval_shape(codec.init, key)
     steps = 0
     for stage in codec.stages():
@@ -144,48 +154,51 @@ def test_every_stage_of_every_size_has_a_gradient_and_a_step(name):
             found = {"mean": array(n, 3), "basis": array(k, n, 3), "std": array(k), "width_loss_db": array()}
             params = {**params, "components": found}
             continue
+        if stage.name == "latents":
+            solve = lambda key, params, rows, s=stage: s.solve(key, params, Rows(rows), NOWHERE)
+            params = jax.eval_shape(solve, key, params, rows)
+            continue
         if stage.name == "tables":
             break  # in whole numbers, on the host
         trained = jax.eval_shape(lambda key, params, rows, s=stage: s.init(key, params, Rows(rows)), key, params, rows)
-        if stage.loss is not None:
-            frozen = jax.eval_shape(stage.frozen, params)
-            example = {name: array(*rows[name].shape[1:]) for name in rows} | {"sketch": array(n, c.warm_start.sketches)}
-            for loss in (stage.loss, stage.evaluate or stage.loss):
-                value, metrics = jax.eval_shape(loss, trained, frozen, example, key)
-                assert value.shape == ()
-                assert all(metric.shape == () for metric in metrics.values())
-            gradient, _ = jax.eval_shape(jax.grad(stage.loss, has_aux=True), trained, frozen, example, key)
-            assert shapes(gradient) == shapes(trained)
-            optimiser = make_optimiser(stage.training, jax.tree.map(lambda _: 1.0, trained) if stage.lr_multipliers else None)
+        frozen = jax.eval_shape(stage.frozen, params)
+        example = {name: array(*rows[name].shape[1:]) for name in rows} | {"sketch": array(n, c.warm_start.sketches)}
+        for loss in (stage.loss, stage.evaluate or stage.loss):
+            value, metrics = jax.eval_shape(loss, trained, frozen, example, key)
+            assert value.shape == ()
+            assert all(metric.shape == () for metric in metrics.values())
+        gradient, _ = jax.eval_shape(jax.grad(stage.loss, has_aux=True), trained, frozen, example, key)
+        assert shapes(gradient) == shapes(trained)
+        optimiser = make_optimiser(stage.training, jax.tree.map(lambda _: 1.0, trained) if stage.lr_multipliers else None)
 
-            def step(trained, gradient, optimiser=optimiser):
-                updates, _ = optimiser.update(gradient, optimiser.init(trained), trained)
-                return optax.apply_updates(trained, updates)
+        def step(trained, gradient, optimiser=optimiser):
+            updates, _ = optimiser.update(gradient, optimiser.init(trained), trained)
+            return optax.apply_updates(trained, updates)
 
-            assert shapes(jax.eval_shape(step, trained, gradient)) == shapes(trained)
-            steps += 1
+        assert shapes(jax.eval_shape(step, trained, gradient)) == shapes(trained)
+        steps += 1
         if stage.name.startswith("quantise_"):
             params = {**params, "points": {**params["points"], stage.name.removeprefix("quantise_"): trained}}
         elif stage.name != "warm_start":
             params = jax.eval_shape(stage.finish, params, trained)
-    assert steps == c.warm_start.enabled + 1 + (1 if contextual else len(c.quantiser.lambdas))
+    assert steps == c.warm_start.enabled + 1 + (1 if file == "contextual_inr" else len(c.compression.lambdas))
 
 
-@pytest.mark.parametrize(("codec", "name"), [row for row in VARIANTS if row[0] not in ("klt", "vc_inr")])
-def test_every_stage_of_every_peers_field_has_a_gradient(codec, name):
+@pytest.mark.parametrize(("file", "name"), [row for row in VARIANTS if row[0] not in ("klt", "vc_inr", "contextual_inr")])
+def test_every_stage_of_every_peers_field_has_a_gradient(file, name):
     """Shapes alone, and memory of the paper's sizes that would not fit here is never taken."""
-    built = base.codec_of(FILES[codec].get_config(name))
+    built = base.codec_of(FILES[file].get_config(name))
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, seen = jax.eval_shape(built.init, key), set()
     for stage in built.stages():
         kind = stage.name.rstrip("0123456789")
-        if stage.loss is None and kind in ("pattern", "prune_"):
+        if kind in ("pattern", "prune_"):
             gates = params["gates"]["log_alpha"] if kind == "pattern" else params["gates"]
             params = {**params, "gates": jax.ShapeDtypeStruct(gates.shape, jnp.int32)}
             continue
-        if stage.loss is None:
+        if isinstance(stage, ClosedForm):
             break
-        rows = {"values": array(8, math.prod(training_patch(built)), 3)}
+        rows = {"values": array(8, math.prod(built.training_patch), 3)}
         trained = jax.eval_shape(lambda key, params, rows, s=stage: s.init(key, params, Rows(rows)), key, params, rows)
         if kind not in seen:
             example, frozen = {"values": array(*rows["values"].shape[1:])}, jax.eval_shape(stage.frozen, params)
@@ -194,7 +207,8 @@ def test_every_stage_of_every_peers_field_has_a_gradient(codec, name):
             make_optimiser(stage.training, stage.lr_multipliers(trained) if stage.lr_multipliers else None)
         seen.add(kind)
         params = jax.eval_shape(stage.finish, params, trained)
-    assert len(seen) == {"coin": 0, "strumpler_basic": 0, "meta_sparse_inr": 2}.get(codec, 2 if codec.startswith("mscn") else 1)
+    two = ("meta_sparse_inr", "mscn_structured", "mscn_unstructured")
+    assert len(seen) == {"coin": 0, "strumpler_basic": 0, **dict.fromkeys(two, 2)}.get(built.name, 1)
 
 
 def test_the_paper_sized_config_is_of_the_papers_size():

@@ -1,4 +1,4 @@
-"""Many rows through one compiled program: padded batches of a fixed shape, spread over the devices."""
+"""One compiled program for any number of rows: padded batches of a fixed shape, spread over the devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vcinr.devices import local_mesh, pmapped
 from vcinr.signals.signal import Grid, Signal
 
 SMALL_BATCHES = (1, 8)
-"""Rows of the programs for fewer rows than a batch: a lone small picture does not pay for a whole one."""
+"""Batch sizes for fewer rows than a whole batch, so that a single small picture does not take the time of a whole batch."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -25,7 +25,7 @@ def _compiled(function: Callable, config: Hashable, num_arrays: int):
 
 
 def whole_symbols(rounded: np.ndarray) -> np.ndarray:
-    """Rounded floats as int32. ValueError where they are none that fit: then the encoder has diverged on a signal."""
+    """Rounded floats as int32. ValueError where one is not finite or too large: then the encoder has diverged on a signal."""
     if not (np.abs(rounded) < 2.0**31).all():
         raise ValueError("encoding has diverged: symbols are not finite or do not fit 32 bits; train with smaller step sizes")
     return rounded.astype(np.int32)
@@ -34,14 +34,17 @@ def whole_symbols(rounded: np.ndarray) -> np.ndarray:
 def map_batches(function: Callable, config: Hashable, shared: Any, arrays: tuple[np.ndarray, ...], batch_size: int) -> Any:
     """``function(config, shared, *row)`` for every row of ``arrays``, stacked; NumPy in, NumPy out.
 
-    function: of one row's arrays; vmapped, compiled once for each pair of it and ``config``, and spread over this process's
-        devices. ``shared`` is a pytree that all rows see.
-    batch_size: rows a device takes at once; the last batch is padded with copies of its last row, so that every call has one
-        shape and compiles once. Fewer rows than that go through a smaller program, of 1 or 8 rows, where they fit.
+    Args:
+      function: takes the arrays of one row; it is vmapped, compiled once per ``config``, and spread over this process's devices.
+      config: static (hashable).
+      shared: pytree that all rows share.
+      arrays: arrays with one row per call of ``function``; at least one row.
+      batch_size: rows per device and batch. The last batch is padded with copies of its last row, so that all batches have one
+        shape and compile once. At most 1 or 8 rows per device go through a smaller program.
     """
     total = len(arrays[0])
     if total == 0:
-        raise ValueError("nothing to map: the arrays have no rows")
+        raise ValueError("the arrays have no rows: give at least one")
     num_devices = local_mesh().size
     step = num_devices * next((n for n in SMALL_BATCHES if total <= n * num_devices and n < batch_size), batch_size)
     run = _compiled(function, config, len(arrays))
@@ -65,5 +68,5 @@ def patch_rows(signals: Sequence[Signal]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def per_signal(rows: np.ndarray, grids: Sequence[Grid]) -> list[np.ndarray]:
-    """Rows, one per patch, of all signals → those of each signal."""
+    """Splits rows, one per patch of all signals, into the rows of each signal."""
     return np.split(rows, np.cumsum([grid.num_patches for grid in grids])[:-1])

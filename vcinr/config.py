@@ -11,11 +11,19 @@ from typing import Any
 
 
 def build_config(config_type: type, values: Mapping[str, Any], where: str, default: Any = None) -> Any:
-    """A frozen config dataclass from a nested mapping; lists become tuples. ValueError as for `make_codec`.
+    """A frozen config dataclass from a nested mapping; lists become tuples.
 
-    A field whose type is a union of dataclasses is the one that ``kind`` names.
-    default: what keys that are left out are taken from, instead of the type's own defaults. So a part of a nested config
-    overrides a part of what its owner has there.
+    Of a union of dataclasses, ``kind`` selects the member.
+
+    Args:
+      config_type: the dataclass.
+      values: key → value; a nested dataclass is a nested mapping.
+      where: the config's name in errors.
+      default: config that missing keys are taken from, instead of the dataclass's defaults. Missing keys of nested mappings
+        are thus taken from the default that the owner has there.
+
+    Raises:
+      ValueError: unknown key (names the nearest valid one), or a value of the wrong type.
     """
     fields = {field.name: field for field in dataclasses.fields(config_type)}
     hints = typing.get_type_hints(config_type)
@@ -44,7 +52,7 @@ def _convert(hint: Any, value: Any, where: str, default: Any = None) -> Any:
 
 
 def _of_kind(union: Any, values: Mapping[str, Any], where: str, default: Any) -> type:
-    """The dataclass of a union that has the ``kind`` of the values, or else of the default."""
+    """The member of a union of dataclasses that has the ``kind`` of ``values``, or else of ``default``."""
     kinds = {each.kind: each for each in typing.get_args(union)}
     kind = values.get("kind", default.kind)
     if kind not in kinds:
@@ -53,7 +61,7 @@ def _of_kind(union: Any, values: Mapping[str, Any], where: str, default: Any) ->
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """What to add to "there is no NAME": the nearest valid name where one is near, and all of them."""
+    """The end of an error about an unknown name: the nearest valid name, if one is near, and all valid names."""
     names = list(valid)
     close = difflib.get_close_matches(name, names, 1)
     return (f"; did you mean {close[0]!r}?" if close else "") + f" (valid: {', '.join(names)})"

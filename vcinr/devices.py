@@ -1,4 +1,4 @@
-"""Data parallelism: one function a device, over all devices of all processes."""
+"""Data parallelism: one function per device, over all devices of all processes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"
+"""Name of the mesh's only axis, for collectives."""
 
 Axes = int | None | Sequence[int | None]
 
 
 def initialise_distributed(coordinator: str, num_processes: int, process_id: int) -> None:
-    """Joins this process to a run of several; call it before anything else touches JAX.
+    """Joins this process to a run of several processes; call it before anything else touches JAX.
 
-    coordinator: "host:port" of process 0.   process_id: 0 … num_processes - 1.
-    Raises ValueError for an id outside that range.
+    Args:
+      coordinator: "host:port" of process 0.
+      num_processes: number of processes in the run.
+      process_id: of this process, 0 to ``num_processes`` − 1; ValueError for another.
     """
     if not 0 <= process_id < num_processes:
         raise ValueError(f"process_id {process_id} must lie in 0 … {num_processes - 1} (num_processes = {num_processes})")
@@ -28,10 +31,10 @@ def initialise_distributed(coordinator: str, num_processes: int, process_id: int
 
 
 def use_cpu_cores(batch_sizes: Sequence[int] = ()) -> None:
-    """Makes CPU cores devices of their own, as many as divide all batch sizes.
+    """Makes every CPU core a device: the largest number of cores that divides all batch sizes.
 
-    XLA's CPU backend leaves most of a batched training step to one core. Call it before anything else touches
-    JAX: afterwards, and where XLA_FLAGS or JAX_NUM_CPU_DEVICES say how many, it changes nothing.
+    Without this, XLA's CPU backend runs most of a batched training step on one core. Call it before anything else touches JAX:
+    afterwards it has no effect, nor where XLA_FLAGS or JAX_NUM_CPU_DEVICES set the number of devices.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = max(n for n in range(1, cores + 1) if all(size % n == 0 for size in batch_sizes))
@@ -42,7 +45,7 @@ def use_cpu_cores(batch_sizes: Sequence[int] = ()) -> None:
 
 
 def all_devices_mesh() -> Mesh:
-    """All devices of all processes on one axis, each process's own ones beside each other."""
+    """All devices of all processes on one axis, those of one process next to each other."""
     return _mesh(jax.devices())
 
 
@@ -54,16 +57,19 @@ def local_mesh() -> Mesh:
 def pmapped(
     fn: Callable, in_axes: Axes = 0, out_axes: Axes = 0, *, mesh: Mesh | None = None, donate_argnums: Sequence[int] = ()
 ) -> Callable:
-    """`fn` compiled to run once a device, on that device's rows of its arguments.
+    """``fn`` compiled to run once per device, on that device's rows of its arguments.
 
-    fn: sees its device's share of every array of a split argument; collectives use the axis name `AXIS`.
-    in_axes, out_axes: 0 where arguments (results) are split along their leading axis, None where every device has the
-        whole; one for all, or a sequence with one for each argument (result).
-    mesh: default all devices of all processes.
+    A gradient taken inside ``fn`` is that of the device's own share; average it with `axis_mean`. (With shard_map's default
+    ``check_vma=True``, a gradient with respect to a replicated value is silently the sum over all devices, also in a MAML inner
+    loop.)
 
-    A gradient taken inside `fn` is that of the device's own share; average it with `axis_mean`. (With shard_map's default
-    ``check_vma=True``, a gradient with respect to a replicated value is silently the sum over all devices, in a MAML
-    inner loop too.)
+    Args:
+      fn: gets its device's share of each split array, and the whole of each other; collectives use the axis name `AXIS`.
+      in_axes: 0 for arguments that are split along their leading axis, None for those that every device gets whole. One value
+        for all arguments, or a sequence with one per argument.
+      out_axes: the same for results.
+      mesh: by default all devices of all processes.
+      donate_argnums: arguments whose memory the results may reuse.
     """
     mesh = all_devices_mesh() if mesh is None else mesh
     mapped = jax.shard_map(fn, mesh=mesh, in_specs=_specs(in_axes), out_specs=_specs(out_axes), check_vma=False)
@@ -85,9 +91,9 @@ def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
 
 
 def local_rows(size: int, mesh: Mesh | None = None) -> slice:
-    """Rows of a global batch of `size` that this process feeds to its devices.
+    """Rows of a global batch of ``size`` that this process feeds to its devices.
 
-    Raises ValueError where the devices don't divide the batch.
+    Raises ValueError where the batch does not divide evenly over the devices.
     """
     mesh = all_devices_mesh() if mesh is None else mesh
     num_devices = mesh.devices.size
@@ -101,7 +107,7 @@ def local_rows(size: int, mesh: Mesh | None = None) -> slice:
 def shard_batch(tree: Any, mesh: Mesh | None = None) -> Any:
     """A global batch, split over devices along the leading axis, from this process's rows of it (see `local_rows`).
 
-    Raises ValueError where this process's devices don't divide its rows.
+    Raises ValueError where these rows do not divide evenly over this process's devices.
     """
     mesh = all_devices_mesh() if mesh is None else mesh
     own = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)

@@ -1,4 +1,4 @@
-"""What numbers depend on besides a config: machine, flags, versions, source revision."""
+"""Provenance of results: machine, flags, versions and source revision, on which numbers depend besides the config."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MEASURING_PACKAGES = ("vcinr", "jax", "jaxlib", "flax", "optax", "numpy", "scip
 
 
 def environment() -> dict[str, Any]:
-    """Everything that bit-identical training needs to be equal, as JSON-able values.
+    """Everything that must be equal for bit-identical training, as JSON-able values.
 
-    Equal seeds give equal bits for equal devices, CPU cores, XLA flags and versions only.
+    Equal seeds give equal bits only for equal devices, CPU cores, XLA flags and versions.
     """
     return {
         "device_kind": jax.devices()[0].device_kind,
@@ -36,15 +36,15 @@ def environment() -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ (None where one side has none) → (before, now)."""
+    """Keys whose values differ → (before, now), with None for a missing value."""
     keys = sorted(set(before) | set(now))
     return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
 
 
 def provenance() -> dict[str, Any]:
-    """Where measured numbers come from, JSON-able: commit, device, UTC date, versions.
+    """Origin of measured numbers, as JSON-able values: commit, device, UTC date, versions.
 
-    To be taken where a measurement starts: by its end the checkout may hold other code than that which ran.
+    Call it when a measurement starts: by its end the checkout may have changed.
     """
     return {
         "commit": git_revision() or "unknown (not a git checkout)",
@@ -55,9 +55,9 @@ def provenance() -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-    """Commit of the checkout that this code runs from, "+changes" appended where files differ; None outside a checkout.
+    """Commit of the checkout that this code runs from, with "+changes" where files differ from it; None outside a checkout.
 
-    Changes in docs/results don't count: results are no change to what measures them.
+    Changes in docs/results do not count, for results do not change the code that measures them.
     """
     package = Path(__file__).resolve().parent
 

@@ -19,7 +19,7 @@ _MAX_DEPTH = 64
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a file that is, at every moment and after any crash, either the old one or the new one, whole."""
+    """Writes a file so that, at every moment and after any crash, the path holds the whole old file or the whole new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -36,9 +36,10 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
 def save_tree(path: str | os.PathLike, tree: Any) -> None:
     """Writes nested dicts and lists of arrays as a safetensors file, atomically.
 
-    tree: dict with string keys without "/"; leaves are NumPy or JAX arrays of a real dtype. Tensors are named by their
-        "/"-joined path; the nesting itself is JSON in the file's metadata, so that empty dicts and lists come back too.
-    Raises ValueError for any other leaf, key or container, naming its path.
+    Tensors are named by their "/"-joined path. The nesting is JSON in the file's metadata, which keeps empty dicts and lists too.
+
+    tree: dict whose keys are strings without "/"; leaves are NumPy or JAX arrays of a real dtype. ValueError for any other leaf,
+        key or container; it names the path.
     """
     if not isinstance(tree, dict):
         raise ValueError(f"a tree to be saved must be a dict of arrays, not {type(tree).__name__}")
@@ -49,9 +50,9 @@ def save_tree(path: str | os.PathLike, tree: Any) -> None:
 
 
 def load_tree(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads what `save_tree` wrote: nested dicts and lists of NumPy arrays, bit for bit.
+    """Reads a file of `save_tree`: nested dicts and lists of NumPy arrays, bit for bit.
 
-    Raises FileNotFoundError where there is no such file, ValueError where it is damaged or not one of ours.
+    Raises FileNotFoundError where there is no file, ValueError where it is damaged or was not written by `save_tree`.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no such file: {path}")

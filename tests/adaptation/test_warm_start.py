@@ -222,7 +222,7 @@ def test_patches_without_a_common_grid_start_plainly_and_say_so(monkeypatch, cap
     assert [stage.name for stage in VCINR(config).field_stages()] == ["components", "warm_start", "meta"]
     monkeypatch.setitem(MODALITIES, "picture", dataclasses.replace(MODALITIES["picture"], common_grid=False))
     assert [stage.name for stage in VCINR(config).field_stages()] == ["meta"]
-    assert "a plain start: patches of a picture share no grid" in caplog.text
+    assert "no warm start: patches of a picture share no grid" in caplog.text
 
 
 def test_rates_are_relative_with_a_warm_start_and_plain_without():

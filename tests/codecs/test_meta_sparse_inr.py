@@ -109,7 +109,7 @@ def test_a_file_pays_for_the_survivors_and_decodes_elsewhere(model_dir, shape, t
     [
         ({"adaptation": AdaptationConfig()}, "learn_start"),
         ({"field": FieldConfig(modulation="shifts")}, "field.modulation"),
-        ({"target": 0.001}, "of which .* are biases"),
+        ({"target": 0.001}, "but .* are biases"),
         ({"target": 1.5}, "pruning needs"),
         ({"field": FieldConfig(modulation="weight_update", linear_head=True)}, "linear_head"),
         ({"rounds": 0}, "pruning needs"),

@@ -1,4 +1,4 @@
-"""Codecs: one system a file, each a composition of field, adaptation, quantiser and entropy coder."""
+"""Codecs: one system per file, each a composition of field, adaptation, quantiser and entropy coder."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ CODECS: dict[str, tuple[type, type]] = {
     "strumpler_meta": (StrumplerMeta, StrumplerMetaConfig),
     "vc_inr": (VCINR, VCINRConfig),
 }
-"""Name → (codec, its config)."""
+"""Name → (codec class, config class)."""
 
 
 def make_codec(name: str, config: Mapping[str, Any]) -> Codec:
-    """A codec from its name and a nested mapping of its config, as in a model's JSON or an experiment's config.
+    """A codec from its name and its config as a nested mapping, as in a model's JSON or an experiment's config.
 
-    ValueError for an unknown codec or key, or a value of the wrong type; it names the nearest valid one.
+    ValueError for an unknown codec or key (names the nearest valid one), or a value of the wrong type.
     """
     if name not in CODECS:
         raise ValueError(f"unknown codec {name!r}{nearest(name, CODECS)}")

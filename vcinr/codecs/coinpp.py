@@ -1,9 +1,9 @@
-"""COIN++: shifts linear in a latent, which three gradient steps find, quantised uniformly (Dupont et al. 2022).
+"""COIN++: shifts linear in a latent, which three gradient steps find and a uniform quantiser rounds (Dupont et al. 2022).
 
-Meta-training, the stage ``meta``: for every patch of a batch, φ ← 0, then ``num_steps`` times φ ← φ − α ∇L(θ, φ) with one fixed
-α; then θ ← θ − Adam(∇θ mean L(θ, φ)), through the inner steps. Quantisation, the stage ``quantise``: ranges mean ± kσ of the
-training latents and histograms of their symbols. Encoding: the inner loop, longer if wanted (``adaptation.encode_steps``), then
-rounding and coding.
+Stage ``meta``, meta-training: for every patch of a batch φ ← 0, then ``num_steps`` times φ ← φ − α ∇φ L(θ, φ) with one fixed α;
+then θ ← θ − Adam(∇θ mean L(θ, φ)), differentiated through the inner steps. Stage ``quantise``: ranges mean ± kσ of the training
+latents, and histograms of their symbols. Encoding: the inner loop, optionally with more steps (``adaptation.encode_steps``),
+then rounding and coding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vcinr.stage import TrainingConfig
 
 @dataclasses.dataclass(frozen=True)
 class CoinPPConfig(LatentCodecConfig):
-    """As `LatentCodecConfig`; ``adaptation.inner_lr`` is α, 0 for ``initial_step`` / λ_max."""
+    """Config of `CoinPP`: as `LatentCodecConfig`; α is ``adaptation.inner_lr``, or ``initial_step`` / λ_max where that is 0."""
 
     field: FieldConfig = FieldConfig(modulation="latent_shifts", omega_0=50.0)
     adaptation: AdaptationConfig = AdaptationConfig(step_sizes="fixed", learn_start=False)

@@ -1,7 +1,8 @@
-"""A linear field whose patches code each other's context: the codec of the bundled models. Ours, no paper's.
+"""Contextual INR: a linear field, with patches coded in the context of their neighbours. The codec of the bundled models.
 
+It is this project's own, not a paper's.
 Field: a SIREN trunk whose output layer is linear in the latent, f(x) = ψ₀(x) + Σ φ_k ψ_k(x), fitted to the principal components
-of the training patches. Adaptation: a few gradient steps, exact on such a field up to how far ψ is from orthonormal.
+of the training patches. Adaptation: a few gradient steps; one would be exact if the ψ_k were orthonormal.
 Compression: a prior and a synthesis that see the neighbouring patches, one model for all rates (`vcinr.context`).
 """
 
@@ -10,21 +11,25 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
+import numpy as np
+
+from vcinr.adaptation.linear_inner_loop import adapt_linear
 from vcinr.adaptation.meta_learning import AdaptationConfig, meta_stage
 from vcinr.adaptation.warm_start import WarmStartConfig
 from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig
 from vcinr.codecs.linear_start import applies, linear_start_stages, relative_rates
 from vcinr.context.compression import ContextualConfig
 from vcinr.fields.field import FieldConfig
-from vcinr.stage import AnyStage, TrainingConfig
+from vcinr.modalities import MODALITIES
+from vcinr.stage import AnyStage, Params, TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class ContextualINRConfig(LatentCodecConfig):
-    """As `LatentCodecConfig`, with a linear field and contextual compression.
+    """Config of `ContextualINR`: as `LatentCodecConfig`, with a linear field and contextual compression.
 
-    warm_start: the fit of the trunk.
-    meta: measures the step sizes, and trains the field through the inner loop for as long as it says.
+    warm_start: training of the trunk.
+    meta: brief training through the inner loop after it; its start also measures the step sizes.
     """
 
     field: FieldConfig = FieldConfig(modulation="none", linear_head=True, num_layers=3, width=32, last_width=96)
@@ -51,11 +56,19 @@ class ContextualINR(LatentCodec):
 
     @property
     def format_name(self) -> str:
-        """Files of the bundled models carry fingerprints with the name that the codec had before."""
+        """The codec's former name, which the fingerprints in files of the bundled models were made with."""
         return "vc_inr"
 
     def field_stages(self) -> tuple[AnyStage, ...]:
-        """``components`` and ``warm_start`` (see `vcinr.codecs.linear_start`), then ``meta``."""
+        """``components`` and ``warm_start`` where they apply (see `vcinr.codecs.linear_start`), then ``meta``."""
         if not applies(self.config):
             return (meta_stage(self.config),)
         return *linear_start_stages(self.config), meta_stage(self.config, rates=partial(relative_rates, self.config))
+
+    def analyse_all(self, params: Params, point: int, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """As every latent codec, in NumPy: what is outside a signal weighs as much as what is inside, so all patches are whole."""
+        del weight
+        adaptation = self.config.adaptation
+        coords = MODALITIES[self.modality].coordinates(self.patch)
+        latent = adapt_linear(self.config.field, params, values, coords, adaptation.encode_steps or adaptation.num_steps)
+        return np.asarray(self.compression.analyse(self.compression.encoder_parts(params, point), latent))

@@ -1,7 +1,7 @@
 """Functa: shifts linear in a latent, found by Meta-SGD (Dupont et al. 2022a, "From data to functa").
 
-As COIN++, but every dimension of the latent and every inner step has a learned step size (Li et al. 2017). The paper stores
-latents as data for other networks; here they are quantised and coded as COIN++ does.
+As COIN++, but with learned step sizes, one per inner step and latent dimension (Li et al. 2017). The paper uses latents as data
+for other networks; here they are quantised and coded as in COIN++.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vcinr.stage import TrainingConfig
 
 @dataclasses.dataclass(frozen=True)
 class FunctaConfig(LatentCodecConfig):
-    """As `LatentCodecConfig`, with other defaults."""
+    """Config of `Functa`: as `LatentCodecConfig`, with other defaults."""
 
     field: FieldConfig = FieldConfig(modulation="latent_shifts")
     adaptation: AdaptationConfig = AdaptationConfig(step_sizes="learned", learn_start=False)

@@ -1,6 +1,6 @@
-"""KLT: principal components of the training patches, a uniform quantiser with a dead zone, a table a component.
+"""KLT: principal components of the training patches, a uniform quantiser with a dead zone, one table per component.
 
-The linear floor: as modality-agnostic as an INR, trained in seconds. A codec that does not clear it has not earned its cost.
+The linear baseline: as modality-agnostic as an INR, and trained in seconds. Every learned codec should beat it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,20 @@ from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import ClosedForm, ExampleSource, Params, Workplace
 
 BATCH = 256
-"""Patches a device takes at once."""
+"""Batch size per device, in patches."""
 
 
 @dataclasses.dataclass(frozen=True)
 class KLTConfig:
-    """patch: its shape.  num_components: kept.  steps: quantiser steps Δ, one a point, coarse to fine, in 1/255 of the peak.
+    """Config of `KLT`.
 
-    rounding: r in sign(z) ⌊|z|/Δ + r⌋; below ½ it makes a dead zone.
-    num_patches, offsets_per_picture: training patches at most, and random grids of patches cut from each picture. Mirror
-        images are part of them where the patch source flips.
+    patch: samples per patch along each axis.
+    modality: key of `MODALITIES`.
+    num_components: components that are coded, at least 1.
+    steps: quantiser step Δ of each operating point, in 1/255 of the peak, coarse to fine.
+    rounding: r in sign(z) ⌊|z|/Δ + r⌋, 0 to 1; below ½ it makes a dead zone.
+    num_patches: largest number of training patches; they include mirror images where the patch source flips.
+    offsets_per_picture: random grids of patches cut from each training picture.
     """
 
     patch: tuple[int, ...] = (32, 32)
@@ -51,14 +55,14 @@ class KLTConfig:
 
 
 def quantise(config: KLTConfig, shared: tuple, values: jax.Array) -> jax.Array:
-    """Symbols int32 [k] of a patch [d]: sign(z) ⌊|z|/Δ + r⌋ of its coefficients z; shared = (mean, basis, Δ)."""
+    """Patch [d] → symbols int32 [k]: sign(z) ⌊|z|/Δ + r⌋ of its coefficients z; shared = (mean, basis, Δ)."""
     mean, basis, step = shared
     scaled = basis @ (values - mean) / step
     return (jnp.sign(scaled) * jnp.floor(jnp.abs(scaled) + config.rounding)).astype(jnp.int32)
 
 
 def reconstruct(config: KLTConfig, shared: tuple, symbols: jax.Array) -> jax.Array:
-    """A patch [d] of its symbols [k]."""
+    """Symbols [k] → patch [d]."""
     del config
     mean, basis, step = shared
     return mean + step * symbols.astype(jnp.float32) @ basis
@@ -74,12 +78,12 @@ class KLT(Codec):
     continuous = False
 
     def init(self, key: jax.Array) -> Params:
-        """Empty: the one stage makes everything."""
+        """No parameters: the only stage makes all of them."""
         del key
         return {"points": {}}
 
     def stages(self) -> tuple[ClosedForm, ...]:
-        """One stage in closed form: components, then a table a component and step from the training symbols."""
+        """``components``, in closed form: components, then one table per component and step from the training symbols."""
         return (ClosedForm("components", examples=self._examples, solve=self._fit),)
 
     def _examples(self, params: Params, patches: ExampleSource) -> ArraySource:
@@ -104,7 +108,7 @@ class KLT(Codec):
     def encode(
         self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
     ) -> list[Code]:
-        """Codes of signals, all in one go."""
+        """Codes of signals, encoded together."""
         self.check_effort(request.effort)
         values = np.concatenate([s.values.reshape(s.grid.num_patches, -1) for s in signals])
         shared = (params["mean"], params["basis"], params["points"][str(point)]["step"])
@@ -112,7 +116,7 @@ class KLT(Codec):
         return [Code({"coefficients": part.ravel()}) for part in per_signal(symbols, [s.grid for s in signals])]
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> Table:
-        """A table a component, patch after patch."""
+        """One table per component; the same tables in every patch."""
         del meta, decoded, name
         tables = params["points"][str(point)]["tables"]
         return Table(tables, np.tile(np.arange(tables.num_tables, dtype=np.int32), grid.num_patches))

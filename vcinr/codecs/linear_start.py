@@ -1,4 +1,4 @@
-"""Stages that begin a field with a linear head as the KLT; see `vcinr.adaptation.warm_start`."""
+"""Stages that initialise a field with a linear head as the KLT; see `vcinr.adaptation.warm_start`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _log = logging.getLogger(__name__)
 
 
 def applies(config: Any) -> bool:
-    """Whether a codec with this config starts so: its ``warm_start`` is enabled, and patches of its modality share a grid."""
+    """Whether these stages apply: the config's ``warm_start`` is enabled, and all patches of the modality share one grid."""
     enabled = config.warm_start.enabled
     if enabled and not MODALITIES[config.modality].common_grid:
-        _log.warning("a plain start: patches of a %s share no grid, and so no components to start from", config.modality)
+        _log.warning("no warm start: patches of a %s share no grid, so they have no principal components", config.modality)
         return False
     return enabled
 
 
 def linear_start_stages(config: Any) -> tuple[AnyStage, ...]:
-    """``components`` of the training patches, then ``warm_start``, the fit of the trunk; the head is solved for at its end.
+    """``components`` computes those of the training patches, then ``warm_start`` trains the trunk and solves for the head.
 
-    config: with ``patch``, ``modality``, ``field`` and ``warm_start``, as that of `vcinr.codecs.vc_inr`.
+    config: has the keys ``patch``, ``modality``, ``field`` and ``warm_start``, as `vcinr.codecs.vc_inr.VCINRConfig`.
     """
     field, chosen = config.field, config.warm_start
     coords = jnp.asarray(MODALITIES[config.modality].coordinates(config.patch))
@@ -66,6 +66,6 @@ def linear_start_stages(config: Any) -> tuple[AnyStage, ...]:
 
 
 def relative_rates(config: Any, trained: Any) -> dict[str, Any]:
-    """Multipliers of the outer rate after a linear start: sizes of the arrays of θ and φ₀, ``step_rate`` for log step sizes."""
+    """Learning-rate multipliers after a linear start: the size of each array of θ and φ₀, ``step_rate`` for log step sizes."""
     rates = warm_start.lr_multipliers({part: trained[part] for part in ("shared", "latent_init")})
     return {**rates, "step_sizes": {"log_scale": config.adaptation.step_rate, "reference": 0.0}}

@@ -1,10 +1,10 @@
 """MetaSparseINR: meta-learned weights, pruned by magnitude and meta-learned again, round after round (Lee et al. 2021).
 
-Stages: ``meta``, MAML on all weights θ₀ (two inner steps in the paper); then for r = 1, 2, … ``prune_r``, in closed form, which
-keeps the largest |θ₀| of all kernels among those that are left, each round the same fraction of them, and ``retrain_r``, MAML
-under the mask; then those of the compression. Biases are never pruned, as in the authors' code: a SIREN's start larger than its
-hidden kernels, and would leave nothing of these. Pruned weights are 0 in every signal: the mask belongs to the model, and a file
-holds w − θ₀ of the survivors.
+Stages: ``meta``, MAML on all weights θ₀ (two inner steps in the paper). Then for r = 1, 2, …: ``prune_r``, in closed form, keeps
+the same fraction of the remaining kernel weights each round, those with the largest |θ₀|; ``retrain_r`` is MAML under the mask.
+Then the stages of the compression. Biases are never pruned, as in the authors' code: a SIREN's initial biases are larger than its
+hidden kernels, so pruning by magnitude would keep only biases. Pruned weights are 0 in every signal: the mask belongs to the
+model, and a file holds w − θ₀ of the surviving weights.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from vcinr.sparsity.pruning import geometric_schedule, magnitude_mask
 from vcinr.stage import AnyStage, ClosedForm, Params, TrainingConfig
 
 MASKED = GateConfig(apply="weights", group="entry")
-"""The pruning mask as gates on all weights; of the rest of this config nothing is used."""
+"""The pruning mask as gates on all weights; the other keys of this config are not used."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MetaSparseINRConfig(LatentCodecConfig):
-    """Config of `MetaSparseINR`: as `LatentCodecConfig`, and
+    """Config of `MetaSparseINR`: as `LatentCodecConfig`, with three more keys.
 
     target: fraction of all weights, biases included, that survive and are coded; 0 to 1.
-    rounds: of pruning, at least 1.
+    rounds: number of pruning rounds, at least 1.
     retrain: training after each round.
     """
 
@@ -56,11 +56,11 @@ class MetaSparseINRConfig(LatentCodecConfig):
         self.survivors()
 
     def survivors(self) -> tuple[int, ...]:
-        """Entries of kernels that are left after each round. ValueError where that is none."""
+        """Number of kernel weights left after each round. ValueError where ``target`` leaves none."""
         total, biases = self.field.latent_size(), sum(fan_out for _, fan_out in self.field.sizes())
         keep = round(self.target * total) - biases
         if keep < 1:
-            raise ValueError(f"target = {self.target:g} pays for {keep + biases} weights, of which {biases} are biases; raise it")
+            raise ValueError(f"target = {self.target:g} keeps {keep + biases} weights, but {biases} are biases: raise it")
         return geometric_schedule(total - biases, keep, self.rounds)
 
 
@@ -74,7 +74,7 @@ class MetaSparseINR(LatentCodec):
     decoded = ("shared", "gates")
 
     def init(self, key: jax.Array) -> Params:
-        """As every latent codec's, with all weights there."""
+        """As of every latent codec, with a mask that keeps all weights."""
         return {**super().init(key), "gates": np.ones(self.config.field.latent_size(), np.int32)}
 
     def field_stages(self) -> tuple[AnyStage, ...]:
@@ -98,7 +98,7 @@ class MetaSparseINR(LatentCodec):
         return ClosedForm(f"prune_{number}", examples=None, solve=solve)
 
     def adapt(self, params: Params, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-        """w − θ₀ of the survivors [m]."""
+        """w − θ₀ of the surviving weights, [m]."""
         c = self.config
         z = jnp.asarray(params["gates"], values.dtype)
         return kept_entries(params, adapt_gated(c, MASKED, params, z, values, weight, num_steps=c.adaptation.encode_steps))

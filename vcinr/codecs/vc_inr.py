@@ -1,9 +1,9 @@
 """VC-INR: low-rank soft gates from a latent, meta-learned, then variationally compressed (Schwarz et al. 2023).
 
-Algorithm 1, meta-training: stage ``meta``. φ ← φ₀ − Σ_t α_t ⊙ ∇ MSE(f(·; θ, φ)), and θ, φ₀, α learn through these steps.
-Algorithm 2, quantisation: stages ``latents`` (the training set's latents, made once) and ``quantise_0``, ``quantise_1``, … (one
-operating point each): an analysis and a synthesis transform around a rounded latent, under a factorized prior.
-An extension of ours, off by default: a field with a linear head may start as the KLT (``warm_start``).
+Algorithm 1, meta-training: stage ``meta``. φ ← φ₀ − Σ_t α_t ⊙ ∇ MSE(f(·; θ, φ)); θ, φ₀ and α are trained through these steps.
+Algorithm 2, quantisation: stage ``latents`` adapts to the training set once; then ``quantise_0``, ``quantise_1``, … train one
+operating point each: analysis and synthesis transforms around a rounded latent with a factorized prior.
+Not in the paper, off by default: a field with a linear head may start as the KLT (``warm_start``).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from vcinr.stage import AnyStage
 
 @dataclasses.dataclass(frozen=True)
 class VCINRConfig(LatentCodecConfig):
-    """As `LatentCodecConfig`, variationally compressed.
+    """Config of `VCINR`: as `LatentCodecConfig`, by default with variational compression.
 
-    warm_start: whether and how the field begins as the KLT does. Rates of ``meta`` are then relative to each array's size.
+    warm_start: whether and how the field starts as the KLT; learning rates of ``meta`` are then relative to each array's size.
     """
 
     compression: BottleneckConfig | UniformConfig | ContextualConfig = BottleneckConfig()
@@ -34,7 +34,7 @@ class VCINRConfig(LatentCodecConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.warm_start.enabled and not self.field.linear_head:
-            raise ValueError("a warm start needs the field's linear_head")
+            raise ValueError("a warm start needs a linear head: set field.linear_head to True, or warm_start.enabled to False")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class VCINR(LatentCodec):
     name = "vc_inr"
 
     def field_stages(self) -> tuple[AnyStage, ...]:
-        """``meta``; before it the linear start, where it applies."""
+        """``meta``, preceded by the stages of the linear start where they apply."""
         if not applies(self.config):
             return (meta_stage(self.config),)
         return *linear_start_stages(self.config), meta_stage(self.config, rates=partial(relative_rates, self.config))

@@ -1,4 +1,4 @@
-"""The deep factorized prior: one learned, monotone cumulative for every dimension (Ballé et al. 2018, appendix 6.1)."""
+"""The deep factorized prior: one learned, monotone cumulative per dimension (Ballé et al. 2018, appendix 6.1)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FILTERS = (3, 3, 3)
 def init(key: jax.Array, scale: jax.Array | np.ndarray | float, dims: int) -> dict[str, Any]:
     """Parameters of ``dims`` cumulatives that start as logistic functions around zero.
 
-    scale: [dims] or a number; the logistic's scale s, its standard deviation being s π/√3.
-    The hidden units' biases are random, for units that start alike would stay alike; the last bias undoes their effect.
+    scale: [dims] or a number; scale s of the logistic functions, whose standard deviation is s π/√3.
+    The biases of hidden units are random, because units that start alike stay alike; the last bias cancels their effect.
     """
     scale = jnp.broadcast_to(jnp.asarray(scale, jnp.float32), (dims,))
     widths = (1, *FILTERS, 1)
@@ -39,7 +39,7 @@ def init(key: jax.Array, scale: jax.Array | np.ndarray | float, dims: int) -> di
 
 
 def cumulative_logits(params: dict[str, Any], z: Any, xp: Any = jnp) -> Any:
-    """Logits of the cumulative at z [dims] or [dims, s] (a row a dimension); same shape.
+    """Logits of the cumulative at z [dims] or [dims, s], one row per dimension; same shape.
 
     xp: `jax.numpy`, or `numpy` for the float64 evaluation on the host that integer tables are made from.
     """
@@ -54,8 +54,8 @@ def cumulative_logits(params: dict[str, Any], z: Any, xp: Any = jnp) -> Any:
 def bin_bits(params: dict[str, Any], z: jax.Array) -> jax.Array:
     """−log₂ of the mass of [z − ½, z + ½], per element; z [dims].
 
-    With logits a < b of the bin's edges, log(σ(b) − σ(a)) = log σ(b) + log(1 − σ(a)/σ(b)), taken on the side where the sigmoids
-    are small. So it keeps its digits, and its gradient, however far out z lies.
+    With logits a < b of the bin's edges, log(σ(b) − σ(a)) = log σ(b) + log(1 − σ(a)/σ(b)), evaluated on the side where the
+    sigmoids are small. So value and gradient stay exact however far out z lies.
     """
     lower, upper = cumulative_logits(params, z - 0.5), cumulative_logits(params, z + 0.5)
     mirrored = jax.lax.stop_gradient(lower + upper) > 0
@@ -66,7 +66,7 @@ def bin_bits(params: dict[str, Any], z: jax.Array) -> jax.Array:
 
 
 def host_cumulative(params: dict[str, Any]):
-    """The cumulative as a float64 NumPy function of z [s, dims] (a column a dimension), for `tables_from_cdf`."""
+    """The cumulative as a float64 NumPy function of z [s, dims], one column per dimension, for `tables_from_cdf`."""
     params = {name: np.asarray(value, np.float64) for name, value in params.items()}
 
     def cdf(z: np.ndarray) -> np.ndarray:

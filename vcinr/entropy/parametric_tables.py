@@ -1,12 +1,13 @@
-"""Tables of a parametric family, a parameter each, which the decoder rebuilds from a file by integer arithmetic alone.
+"""Tables that a file brings along as one parameter each; the decoder rebuilds their frequencies.
 
-Symbol k has the weight 2^−(|k| / s)^p, and zero a mass besides:
+Symbol k has the weight 2^−(|k| / s)^p, and zero an additional mass. A parameter names
 
-* p, the shape: ½ (heavy tails), 1 (two-sided geometric), 2 (Gaussian), 8 (nearly uniform);
-* s, the scale: 64 values in geometric order from 2^−3 to 2^11 symbols;
-* the mass at zero, for what L1 or pruning makes zero: 16 values sin²(π i / 32), equal steps to a likelihood.
+* p, the shape: ½ (heavy tails), 1 (two-sided geometric), 2 (Gaussian) or 8 (nearly uniform);
+* s, the scale: one of 64 values in geometric order from 2^−3 to 2^11 symbols;
+* the additional mass, for symbols that L1 or pruning made zero: one of 16 values sin²(π i / 32), which are equally spaced for
+  a likelihood.
 
-No float enters the way from a parameter to its frequencies, so every machine has the same ones.
+Frequencies are computed in integers alone, so every machine has the same ones.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ SHAPE_BITS, SCALE_BITS, ZERO_BITS = 2, 6, 4
 PARAMETER_BITS = SHAPE_BITS + SCALE_BITS + ZERO_BITS
 """A parameter is (shape << 6 | scale) << 4 | zero, in 0..2^12 − 1."""
 
-MAX_REACH = 4095
-"""Largest |k| with an entry of its own; the escape stands for those beyond."""
+MAX_TABLE_SYMBOL = 4095
+"""Largest |k| with an entry of its own; larger symbols are escaped."""
 
 # 2^16 sin²(π i / 32).
 _ZERO_COUNTS = (0, 630, 2494, 5522, 9598, 14563, 20228, 26375, 32768, 39161, 45308, 50973, 55938, 60014, 63042, 64906)
 _SMALLEST_LOG_SCALE, _LARGEST_LOG_SCALE = -3, 11
-# Weights are counted this far out; a tail beyond is left to the escape's least count.
+# Weights are summed up to this symbol. What is beyond is ignored: the escape has a count in any case.
 _HORIZON = 1 << 14
-# Fixed point: exponents have 16 fractional bits, weights 31.
+# Fractional bits of exponents, and of weights.
 _X, _W = 16, 31
-# Candidates whose exact code lengths are compared, the best by lengths that leave the floor of one count out of account.
+# Parameters whose exact code lengths are compared: the best by an estimate that ignores the least count of 1.
 _CANDIDATES = 16
 
 
@@ -52,8 +53,8 @@ def fit_parameters(symbols: np.ndarray, tensor: np.ndarray, num_tensors: int) ->
     """The parameter of each tensor that codes its symbols in the fewest bits, escapes included; int32 [num_tensors].
 
     symbols: integer [n], any int32.  tensor: integer [n], the tensor of each symbol, in 0..num_tensors − 1.
-    All shapes and scales are tried with all masses at zero, at first as if masses mixed without rounding; the best few are
-    then compared by their exact lengths. A tensor without symbols gets 0. ValueError on arrays that don't fit.
+    All parameters are compared by an estimate without rounding, the best few of them by their exact code lengths. A tensor
+    without symbols gets 0. ValueError on arrays that don't fit.
     """
     symbols, tensor = np.asarray(symbols), np.asarray(tensor)
     if symbols.ndim != 1 or symbols.shape != tensor.shape or symbols.dtype.kind not in "iu" or tensor.dtype.kind not in "iu":
@@ -66,12 +67,12 @@ def fit_parameters(symbols: np.ndarray, tensor: np.ndarray, num_tensors: int) ->
 
 
 def _fit(values: np.ndarray, counts: np.ndarray) -> int:
-    """The parameter for symbols of these distinct values, so often each."""
+    """The best parameter for a histogram: distinct symbols and the count of each."""
     if not values.size:
         return 0
     base = _without_mass_at_zero()
     bits = _bits(base, values)
-    # With a share m of zeros besides, a zero costs −log2(m + (1 − m) 2^−bits), and everything else −log2(1 − m) more.
+    # With the additional mass m, a zero costs −log2(m + (1 − m) 2^−bits), and any other symbol −log2(1 − m) more than before.
     mass = np.array(_ZERO_COUNTS) / TOTAL
     zero = values == 0
     rough = (bits[:, ~zero] @ counts[~zero])[:, None] - counts[~zero].sum() * np.log2(1 - mass)
@@ -89,37 +90,37 @@ def _bits(tables: Tables, values: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _without_mass_at_zero() -> Tables:
-    """A table a shape and scale."""
+    """One table per shape and scale, without additional mass."""
     return tables_from_parameters(np.arange(0, 1 << PARAMETER_BITS, 1 << ZERO_BITS))
 
 
 @functools.lru_cache(maxsize=1024)
 def _frequencies(parameter: int) -> np.ndarray:
-    """Frequencies int32 [2 r + 2] of symbols −r..r and the escape, that sum to 2^16."""
+    """Frequencies int32 [2 r + 2] of the symbols −r..r and the escape; they sum to 2^16."""
     zero_count = _ZERO_COUNTS[parameter & ((1 << ZERO_BITS) - 1)]
     weights, beyond = _weights(parameter >> ZERO_BITS)
     total = TOTAL - zero_count
-    # An entry costs a count: what is worth less than half of one is left to the escape, and there are two counts for each.
+    # An entry takes a count at least: symbols worth less than half of one are escaped, and entries are half the counts at most.
     whole = 2 * int(beyond[0]) + int(weights[0])
-    reach = min(int(np.count_nonzero(2 * weights[1:] * total >= whole)), MAX_REACH, total // 4 - 1)
-    side = weights[1 : reach + 1]
-    masses = np.concatenate([side[::-1], weights[:1], side, [2 * beyond[reach]]])
+    last = min(int(np.count_nonzero(2 * weights[1:] * total >= whole)), MAX_TABLE_SYMBOL, total // 4 - 1)
+    side = weights[1 : last + 1]
+    masses = np.concatenate([side[::-1], weights[:1], side, [2 * beyond[last]]])
     frequencies = _apportion(masses, total)
-    frequencies[reach] += zero_count
+    frequencies[last] += zero_count
     frequencies.setflags(write=False)
     return frequencies
 
 
 @functools.lru_cache(maxsize=32)
 def _weights(shape_and_scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of k = 0, 1, … until they vanish, with 31 fractional bits, int64 [h], and their sums beyond each k."""
+    """Weights of k = 0, 1, … until they are 0, with 31 fractional bits, int64 [h], and the sum of all weights beyond each k."""
     shape, j = divmod(shape_and_scale, 1 << SCALE_BITS)
     scale = _scale(j)
     vanish = _W << _X
     if shape == 0:
         exponent = (_roots() << _X) // math.isqrt(scale << _X)
     else:
-        # Held at where weights vanish, whatever the shape, so that squares stay within int64.
+        # Clipped to where weights are 0 for any shape, so that squares stay within int64.
         exponent = np.minimum((np.arange(_HORIZON, dtype=np.int64) << 2 * _X) // scale, vanish)
         for _ in range((0, 1, 3)[shape - 1]):
             exponent = np.minimum(exponent * exponent >> _X, vanish)
@@ -142,7 +143,7 @@ def _roots() -> np.ndarray:
 
 @functools.cache
 def _factors() -> tuple[int, ...]:
-    """2^−2^−i with 31 fractional bits, i = 1..16, each the whole square root of the one before."""
+    """2^−2^−i with 31 fractional bits, i = 1..16, each the floor of the square root of the one before."""
     factors = [1 << (_W - 1)]
     for _ in range(_X):
         factors.append(math.isqrt(factors[-1] << _W))
@@ -150,7 +151,7 @@ def _factors() -> tuple[int, ...]:
 
 
 def _power_of_half(exponent: np.ndarray) -> np.ndarray:
-    """2^−x with 31 fractional bits, of x ≥ 0 with 16."""
+    """2^−x with 31 fractional bits, for x ≥ 0 with 16."""
     result = np.full(exponent.shape, 1 << _W, np.int64)
     for i, factor in enumerate(_factors(), 1):
         result = np.where(exponent >> (_X - i) & 1, result * factor >> _W, result)
@@ -158,7 +159,7 @@ def _power_of_half(exponent: np.ndarray) -> np.ndarray:
 
 
 def _square_root(number: np.ndarray) -> np.ndarray:
-    """⌊√n⌋ of int64 0 ≤ n < 2^62, digit by digit."""
+    """⌊√n⌋ for int64 0 ≤ n < 2^62, bit by bit."""
     root = np.zeros_like(number)
     for i in range(30, -1, -1):
         trial = root + (1 << i)
@@ -167,7 +168,7 @@ def _square_root(number: np.ndarray) -> np.ndarray:
 
 
 def _apportion(masses: np.ndarray, total: int) -> np.ndarray:
-    """Frequencies int32 that sum to ``total`` in proportion to masses, int64 under 2^46, at least 1 each; largest remainders."""
+    """Frequencies int32, at least 1 each, that sum to ``total``, in proportion to masses (int64 < 2^46); largest remainder."""
     small = np.zeros(masses.size, bool)
     while True:
         rest = total - int(np.count_nonzero(small))

@@ -1,4 +1,4 @@
-"""Quantisers to whole numbers: what is coded is rounded here, or by AdaRound in its stead; entropy models never round."""
+"""Quantisers to whole numbers, and their relaxations for training. Entropy models never round."""
 
 from __future__ import annotations
 

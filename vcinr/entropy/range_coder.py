@@ -45,9 +45,11 @@ class RawBits:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """Symbols coded by integer tables, any int32 exactly; ``index`` int [n] is the table of each.
+    """Symbols coded by integer tables, any int32 exactly.
 
-    offset: int [n], from which each symbol is counted, |offset| ≤ 2^30; None for 0.
+    tables: all tables.
+    index: number of the table of each symbol, int [n].
+    offset: what is subtracted from each symbol before it is coded, int [n], |offset| ≤ 2^30; None for 0.
     """
 
     tables: Tables
@@ -74,7 +76,7 @@ SymbolModel = RawBits | Table
 
 
 def model_count(model: SymbolModel) -> int:
-    """Symbols that a model is for."""
+    """Number of symbols that a model codes."""
     return model.count if isinstance(model, RawBits) else model.index.size
 
 
@@ -95,8 +97,8 @@ class Encoder:
     def encode(self, symbols: np.ndarray, model: SymbolModel) -> None:
         """Appends symbols, integer [n]. Raises CodingError where they don't fit the model, before anything is coded.
 
-        Table symbols are coded table by table in ascending order, in their own order within each; then the escaped
-        ones, in their own order: all sides, all lengths, all low digits, all high digits.
+        Symbols of a `Table` are coded table by table, each table's symbols in their given order. Then follow, for all escaped
+        symbols in their given order, the sides, the lengths, the low digits and the high digits.
         """
         symbols = _checked(model, symbols)
         if isinstance(model, RawBits):
@@ -122,15 +124,15 @@ class Encoder:
             self._coder.encode(digits.astype(np.int32), _any_uniform(), sizes.astype(np.int32))
 
     def finish(self) -> bytes:
-        """The stream: the shortest bytes that decode to the symbols; more may be appended afterwards, and finished again."""
+        """The shortest bytes that decode to the symbols. The encoder may go on, and finish again."""
         position, (lower, size) = self._coder.pos()
         if (lower, size) == (0, 2**64 - 1):
             return b""
         words = self._coder.get_compressed()
         tail = int.from_bytes(words[position:].astype(">u4").tobytes().ljust(8, b"\0"), "big")
         sealed = int.from_bytes(words[:position].astype(">u4").tobytes(), "big") << 64 | tail
-        # Everything up to here is one interval of 8 + 4 · position byte fractions that any decoder input may be picked from;
-        # constriction's own pick lies less than 2^32 above the lower end, and always takes a whole word.
+        # Any number in one interval, written with 8 + 4 · position bytes, decodes to these symbols. Constriction picks one less
+        # than 2^32 above the interval's lower end, and always writes whole words.
         bottom = sealed - ((tail - lower) & (2**64 - 1))
         for dropped in range(64, -1, -8):
             shortest = -(-bottom >> dropped) << dropped
@@ -142,8 +144,8 @@ class Encoder:
 class Decoder:
     """Reads arrays of symbols back from one range-coded stream.
 
-    Any bytes decode to some symbols. What is read is encoded again on the way (a quarter of the work), so that `finish` can tell
-    whether these bytes are what an encoder writes: nothing missing, changed out of shape, or left over.
+    Any bytes decode to some symbols. They are encoded again on the way (a quarter of the work), so that `finish` can tell
+    whether an encoder would write these bytes: none missing, none left over.
     """
 
     def __init__(self, data: bytes):
@@ -218,7 +220,7 @@ def _check_int32(symbols: np.ndarray) -> None:
 
 
 def _counted(model: Table, symbols: np.ndarray) -> np.ndarray:
-    """What the tables code: symbols as counted from their offsets. CodingError where that does not fit int32."""
+    """Symbols minus their offsets, which is what the tables code. CodingError where they do not fit int32."""
     if model.offset is None:
         return symbols
     left = symbols - model.offset.astype(np.int64)
@@ -228,7 +230,7 @@ def _counted(model: Table, symbols: np.ndarray) -> np.ndarray:
 
 
 def _runs(tables: Tables, index: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
-    """The order that sorts symbols by table, stably, and (table, start, stop) of each table that occurs."""
+    """The permutation that sorts symbols by table, stably, and (table, start, stop) of each table that occurs."""
     # NumPy's stable sort of 16-bit integers is a radix sort, several times faster than that of wider ones.
     keys = index.astype(np.uint16) if tables.num_tables <= 2**16 else index
     counts = np.bincount(index, minlength=tables.num_tables)
@@ -238,12 +240,12 @@ def _runs(tables: Tables, index: np.ndarray) -> tuple[np.ndarray, list[tuple[int
 
 
 def _digits(bits: int) -> list[tuple[int, int]]:
-    """(shift, width) of the digits of a fixed-width number: constriction codes at most 24 bits at a time."""
+    """(shift, width) of the digits of a number of ``bits`` bits: constriction codes at most 24 bits at a time."""
     return [(shift, min(CHUNK_BITS, bits - shift)) for shift in range(0, bits, CHUNK_BITS)]
 
 
 def _rest_digits(lengths: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """(shift, positions, sizes int64) of the digits of numbers of ``lengths`` bits each; a digit of no bits is left out."""
+    """(shift, positions, sizes int64) of the digits of numbers of ``lengths`` bits each, without digits of no bits."""
     digits = []
     for shift in (0, CHUNK_BITS):
         chosen = np.flatnonzero(lengths > shift)

@@ -1,7 +1,7 @@
-"""Integer frequency tables: probabilities of a frozen model → what the range coder codes with.
+"""Integer frequency tables: what the range coder codes with, made from the probabilities of a trained model.
 
-Tables are made once, in float64 on the host, saved with the model and never recomputed at decode time: two machines' floats
-may differ in the last bit, and one wrong entry garbles a stream without an exception.
+Tables are made once, in float64 on the host, and saved with the model. They are never recomputed when decoding: floats of two
+machines may differ in the last bit, and one wrong entry garbles a stream without an exception.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 
 PRECISION = 16
 TOTAL = 1 << PRECISION
-# Entries of the widest table: with more, the floor of one count an entry would eat a good part of the total.
+# Entries of the largest table: with more, the one count that each entry has at least would take a good part of the total.
 MAX_SIZE = TOTAL // 4
 TAIL_MASS = 1 / TOTAL
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
-# Frequencies of an escaped symbol's length l = ⌊log2(distance)⌋, 0 ≤ l ≤ 31: about 2^-(l+1), the exp-Golomb code's, with a floor.
+# Frequencies of the length l = ⌊log2(distance)⌋ of an escaped symbol, 0 ≤ l ≤ 31: about 2^-(l+1), as in exp-Golomb codes.
 ESCAPE_LENGTHS = np.array([2**15 - 15] + [2 ** max(0, 15 - length) for length in range(1, 32)], np.int32)
 
 
@@ -52,7 +52,7 @@ class Tables:
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         if self.num_tables == 0 or self.first.size != self.num_tables:
-            raise ValueError(f"tables: first has {self.first.size} entries and sizes {self.num_tables}; both need one a table")
+            raise ValueError(f"tables: first has {self.first.size} entries and sizes {self.num_tables}; both need one per table")
         if self.sizes.min() < 2 or self.sizes.max() > MAX_SIZE:
             raise ValueError(f"tables: sizes must lie in 2..{MAX_SIZE} (a symbol and the escape at least)")
         if int(self.sizes.sum(dtype=np.int64)) != self.frequencies.size:
@@ -74,7 +74,7 @@ class Tables:
 
     @property
     def num_tables(self) -> int:
-        """How many tables there are."""
+        """Number of tables, t."""
         return self.sizes.size
 
     @functools.cached_property
@@ -84,7 +84,7 @@ class Tables:
 
     @functools.cached_property
     def models(self) -> list[Any]:
-        """Models for the range coder, one a table, made on first use and kept."""
+        """Models for the range coder, one per table, made on first use and kept."""
         return [categorical(part) for part in np.split(self.frequencies, self.offsets[1:])]
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -139,11 +139,11 @@ def frequencies_from_masses(masses: np.ndarray) -> np.ndarray:
 def tables_from_cdf(cdf: Callable[[np.ndarray], np.ndarray], lower: np.ndarray, upper: np.ndarray) -> Tables:
     """Tables of integer-valued symbols z with mass cdf(z + ½) − cdf(z − ½).
 
-    cdf: float64 [s, t] → float64 [s, t], one column a table, not decreasing in each column; NumPy, not float32.
-    lower, upper: integer [t], brackets that hold each table. Within them a table starts at the largest symbol with a mass of
-    less than 2^-16 below it and ends at the smallest with at most 2^-16 above it, found by bisection, but no further
-    than `MAX_SIZE` / 2 from the median; the escape gets what is left on both sides. So a dimension that is nearly always 0
-    has a table of one symbol and the escape.
+    cdf: float64 [s, t] → float64 [s, t] in NumPy, one column per table, not decreasing in each column.
+    lower, upper: integer [t], between which each table must lie. There, a table starts at the largest symbol with a mass of
+        less than 2^-16 below it and ends at the smallest with at most 2^-16 above it (found by bisection), but no further than
+        `MAX_SIZE` / 2 from the median; the escape gets the mass of both tails. So a dimension that is nearly always 0 has a
+        table of one symbol and the escape.
     Raises ValueError on brackets that don't fit and on a cdf that is not finite or not in [0, 1].
     """
     lower, upper = np.asarray(lower, np.int64), np.asarray(upper, np.int64)
@@ -187,14 +187,20 @@ def tables_from_cdf(cdf: Callable[[np.ndarray], np.ndarray], lower: np.ndarray, 
 def tables_from_counts(
     symbols: np.ndarray, index: np.ndarray, num_tables: int, expected: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> Tables:
-    """Tables from a histogram of training symbols, smoothed towards a two-sided geometric distribution, or an expected one.
+    """Tables from histograms of training symbols, smoothed towards an expected distribution.
 
-    symbols: int [n]; index: int [n], the table that each belongs to, in 0..num_tables-1.
-    Of n_i symbols in a table, d_i of them distinct, symbol z gets the mass (count(z) + d_i g_i(z)) / (n_i + d_i): Witten and
-    Bell's estimate of the share of unseen symbols, spread by g_i, the two-sided geometric distribution about the median
-    with the mean absolute deviation of the symbols (at least ½; 1, about 0, where there are none). Tables end as in
-    `tables_from_cdf`. Raises ValueError on arrays that don't fit.
-    expected: cumulative of a column a table, as for `tables_from_cdf`, to smooth towards instead.
+    If table i has n_i symbols, d_i of them distinct, symbol z gets the mass (count(z) + d_i g_i(z)) / (n_i + d_i). Here g_i is
+    the expected distribution, and d_i / (n_i + d_i) is Witten and Bell's estimate for the share of unseen symbols.
+
+    Args:
+        symbols: int [n].
+        index: table of each symbol, int [n], in 0..num_tables-1.
+        num_tables: t.
+        expected: cumulatives of g, as in `tables_from_cdf`. By default, g_i is the two-sided geometric distribution about the
+            median of the table's symbols with their mean absolute deviation, at least ½; without symbols, 1 about 0.
+
+    Returns:
+        Tables that end as in `tables_from_cdf`. ValueError on arrays that don't fit.
     """
     symbols, index = np.asarray(symbols, np.int64), np.asarray(index, np.int64)
     if symbols.ndim != 1 or symbols.shape != index.shape:
@@ -221,7 +227,7 @@ def tables_from_counts(
 
 
 def tables_from_columns(symbols: np.ndarray) -> Tables:
-    """`tables_from_counts` of each column of training symbols [n, t]; some columns at a time, counting takes several copies."""
+    """`tables_from_counts` of training symbols [n, t], one table per column; some columns at a time, to bound memory."""
     parts = []
     for start in range(0, symbols.shape[1], 64):
         columns = symbols[:, start : start + 64]
@@ -231,7 +237,7 @@ def tables_from_columns(symbols: np.ndarray) -> Tables:
 
 
 def entries(tables: Tables, symbols: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(entry int32 [n], escaped bool [n]): the entry within its table that each symbol is coded as."""
+    """(entry int32 [n], escaped bool [n]): the entry of its table that each symbol is coded as, and whether it is the escape."""
     last = tables.sizes[index] - 1
     place = np.subtract(symbols, tables.first[index], dtype=np.int64)
     escaped = (place < 0) | (place >= last)
@@ -239,7 +245,7 @@ def entries(tables: Tables, symbols: np.ndarray, index: np.ndarray) -> tuple[np.
 
 
 def escape_distances(tables: Tables, symbols: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(above bool [m], distance int64 [m] ≥ 1): on which side of its table, and how far, each escaped symbol lies."""
+    """(above bool [m], distance int64 [m] ≥ 1) of escaped symbols: whether each lies above or below its table, and how far."""
     below = tables.first[index].astype(np.int64) - symbols
     above = below < 0
     return above, np.where(above, -below - (tables.sizes[index] - 2), below)
@@ -251,7 +257,7 @@ def escape_lengths(distances: np.ndarray) -> np.ndarray:
 
 
 def code_length_bits(tables: Tables, symbols: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Ideal code length of each symbol in bits, float64 [n], the escape's own bits included.
+    """Ideal code length of each symbol in bits, float64 [n]; for an escaped one, with the bits of its distance.
 
     symbols: int [n], anything that fits int32; index: int [n], the table of each.
     """

@@ -1,4 +1,4 @@
-"""Uniform quantisers: whole steps between a lower and an upper end, or symmetric about zero."""
+"""Uniform quantisers: equidistant levels between two ends, or symmetric about zero."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from vcinr.entropy.quantisers import hard
 
 TINY_STEP = 1e-30
-"""The step of a range without width: positive, and far from float32's subnormal numbers."""
+"""Step of a range of width 0: positive, and far above the subnormal numbers of float32."""
 
 
 def uniform_range(mean: Any, std: Any, num_std: float, bits: int) -> tuple[jax.Array, jax.Array]:
     """(lower, step) of 2^bits levels evenly over mean ± num_std · std (Dupont et al. 2022, section 3.3).
 
-    mean, std: of each latent dimension, [k] or anything that broadcasts; num_std: k of "kσ"; bits: 1 to 24.
-    The step is 2 num_std std / (2^bits − 1), float32; `TINY_STEP` at least, so that a dimension that never varies is one level.
+    mean, std: per latent dimension, [k] or anything that broadcasts.   num_std: half the range in standard deviations.
+    bits: 1 to 24.   The step is 2 num_std std / (2^bits − 1), float32, at least `TINY_STEP`.
     """
     _check(bits, 1)
     if not 0 < num_std < float("inf"):
@@ -28,9 +28,9 @@ def uniform_range(mean: Any, std: Any, num_std: float, bits: int) -> tuple[jax.A
 
 
 def quantise(x: Any, lower: Any, step: Any, bits: Any) -> jax.Array:
-    """Symbols in 0..2^bits − 1 of x, as whole float32 numbers: the nearest level, the end's where x lies outside.
+    """Symbols of x in 0..2^bits − 1, as whole float32 numbers: the nearest level, at the ends the last one.
 
-    bits: as for `uniform_range`; a traced integer too, so that one compiled function serves all depths.
+    bits: as for `uniform_range`, or a traced integer, so that one compiled function serves all depths.
     """
     # A model stored in 16 bits may hold a step of 0.
     return jnp.clip(hard((x - lower) / jnp.maximum(step, TINY_STEP)), 0, 2**bits - 1)
@@ -42,7 +42,7 @@ def dequantise(symbols: Any, lower: Any, step: Any) -> jax.Array:
 
 
 def symmetric_step(max_abs: Any, bits: int) -> jax.Array:
-    """Step of the levels −(2^(bits−1) − 1)..2^(bits−1) − 1 that just reach ±max_abs; `TINY_STEP` at least, float32.
+    """Step of 2^bits − 1 levels from −max_abs to max_abs, float32, at least `TINY_STEP`.
 
     bits: 2 to 24. Zero is a level, so zeros stay zeros (Strümpler et al. 2022).
     """
@@ -51,7 +51,7 @@ def symmetric_step(max_abs: Any, bits: int) -> jax.Array:
 
 
 def quantise_symmetric(x: Any, step: Any, bits: Any) -> jax.Array:
-    """Symbols within ±(2^(bits−1) − 1) of x, as whole float32 numbers; ``symbols · step`` are the levels.
+    """Symbols of x within ±(2^(bits−1) − 1), as whole float32 numbers; ``symbols · step`` are the levels.
 
     bits: as for `symmetric_step`, or a traced integer.
     """

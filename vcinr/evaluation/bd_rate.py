@@ -9,15 +9,21 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 MIN_POINTS = 4
+"""Fewest points of a curve that has a BD measure."""
 
 
 def bd_rate_percent(reference: Any, test: Any) -> float:
-    """Average difference in rate at equal quality: −20 means that `test` needs 20 % fewer bits than `reference`.
+    """Average difference in rate at equal quality, in percent: −20 means that ``test`` needs 20 % fewer bits than ``reference``.
 
-    reference, test: (rate, PSNR in dB) pairs, [n, 2] with n ≥ 4, rates positive and in one unit, in any order; quality must
-    rise with rate. log10(rate) is interpolated over PSNR and averaged over the qualities that both curves reach: Bjøntegaard,
-    VCEG-M33 (2001), with a monotone piecewise cubic (PCHIP) in place of one polynomial, which overshoots on uneven points.
-    Raises ValueError for too few points, for a curve that is not rising, and for two without common qualities.
+    log10(rate) is interpolated over PSNR and averaged over the qualities that both curves reach: Bjøntegaard, VCEG-M33 (2001),
+    but with a monotone piecewise cubic (PCHIP) instead of one polynomial, which overshoots on unevenly spaced points.
+
+    Args:
+      reference: (rate, PSNR in dB) pairs, [n, 2] with n ≥ 4, in any order; rates are positive, and quality rises with rate.
+      test: the same of the other codec, rates in the same unit.
+
+    Raises:
+      ValueError: too few points, quality that does not rise with rate, or no common qualities.
     """
     (rates_r, decibels_r), (rates_t, decibels_t) = _curve(reference, "reference"), _curve(test, "test")
     low, high = max(decibels_r[0], decibels_t[0]), min(decibels_r[-1], decibels_t[-1])
@@ -30,9 +36,9 @@ def bd_rate_percent(reference: Any, test: Any) -> float:
 
 
 def bd_psnr_db(reference: Any, test: Any) -> float:
-    """Average difference in quality at equal rate, in dB: positive where `test` is better.
+    """Average difference in quality at equal rate, in dB: positive where ``test`` is better.
 
-    Arguments and errors as `bd_rate_percent`; PSNR is interpolated over log10(rate) and averaged over common rates.
+    PSNR is interpolated over log10(rate) and averaged over common rates. Arguments and errors as `bd_rate_percent`.
     """
     (rates_r, decibels_r), (rates_t, decibels_t) = _curve(reference, "reference"), _curve(test, "test")
     low, high = max(rates_r[0], rates_t[0]), min(rates_r[-1], rates_t[-1])
@@ -46,8 +52,12 @@ def bd_psnr_db(reference: Any, test: Any) -> float:
 def psnr_at(points: Any, bpp: float | int) -> float | None:
     """PSNR in dB of a curve at a rate, by a monotone piecewise cubic over log10(rate); None outside the curve's rates.
 
-    points: (rate, PSNR in dB) pairs, [n, 2] with n ≥ 2 and rates positive and distinct; nothing is ever extrapolated.
-    Raises ValueError for fewer points or impossible rates.
+    Args:
+      points: (rate, PSNR in dB) pairs, [n, 2] with n ≥ 2; rates are positive and distinct.
+      bpp: the rate, in the unit of the curve's rates, positive.
+
+    Raises:
+      ValueError: fewer points, or rates that are not positive.
     """
     rates, decibels = _sorted(points, "curve", 2)
     if not bpp > 0:
@@ -59,7 +69,7 @@ def psnr_at(points: Any, bpp: float | int) -> float | None:
 
 
 def curve_of(rows: Sequence[Any], rate: str = "bpp_file", quality: str = "psnr_db") -> np.ndarray:
-    """(rate, quality) pairs [n, 2] of measured rows, by rising rate. Raises ValueError where a row lacks that rate."""
+    """(rate, quality) pairs [n, 2] of measured rows, by rising rate. ValueError where a row lacks that rate."""
     for row in rows:
         if row.get(rate) is None:
             raise ValueError(f"codec {row['codec']} has no {rate}: compare it at bpp_file or bpp_payload")

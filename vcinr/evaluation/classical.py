@@ -1,4 +1,4 @@
-"""JPEG and JPEG 2000 as Pillow writes them, measured like any other codec: bytes that were read back."""
+"""JPEG and JPEG 2000 as Pillow writes them, measured like any other codec: on files that were decoded again."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ Pictures = Sequence[np.ndarray] | np.ndarray
 """Pictures uint8 [h, w, 3] of any sizes, or an array of equal ones [n, h, w, 3]."""
 
 JPEG_QUALITIES = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95)
+"""Operating points of JPEG, in libjpeg's quality."""
 JPEG2000_DECIBELS = (16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44, 46)
+"""Operating points of JPEG 2000, in dB of target PSNR."""
 
 
 def encode_jpeg(picture: np.ndarray, quality: int, subsampling: int = 0) -> bytes:
     """A baseline JPEG with the standard's fixed Huffman tables.
 
-    picture: uint8 [h, w, 3]. quality: libjpeg's 1 to 95. subsampling: 0 keeps all chroma samples (4:4:4, our default: INR codecs
-    subsample nothing either), 2 is Pillow's own 4:2:0. Fixed tables, because optimised ones would move bits of the
-    symbols into the header, where no payload could be told apart.
+    Optimised tables would move part of the symbols' cost into the header, where it could not be counted as payload.
+
+    Args:
+      picture: uint8 [h, w, 3].
+      quality: libjpeg's quality, 1 to 95.
+      subsampling: 0 keeps all chroma samples (4:4:4; INR codecs do not subsample either), 2 is 4:2:0, Pillow's own default.
     """
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=subsampling, optimize=False, progressive=False)
@@ -34,8 +39,10 @@ def encode_jpeg(picture: np.ndarray, quality: int, subsampling: int = 0) -> byte
 def encode_jpeg2000(picture: np.ndarray, decibels: float | int) -> bytes:
     """A bare JPEG 2000 codestream of one quality layer, with the irreversible 9/7 wavelet and colour transform.
 
-    picture: uint8 [h, w, 3]. decibels: the PSNR that OpenJPEG aims at. The bare codestream, what a .j2k file holds, is the
-    smaller of the two files that Pillow can write: it lacks the boxes of a .jp2.
+    This is the content of a .j2k file, smaller than a .jp2 file, which adds boxes.
+
+    picture: uint8 [h, w, 3].
+    decibels: OpenJPEG's target PSNR, in dB.
     """
     buffer = io.BytesIO()
     Image.fromarray(picture).save(
@@ -50,11 +57,11 @@ def decode(data: bytes) -> np.ndarray:
 
 
 def jpeg_payload_bytes(data: bytes) -> int:
-    """Bytes of the entropy-coded scan of a baseline JPEG: the file without the constant part of its headers.
+    """Bytes of the entropy-coded scan of a baseline JPEG: the file without its headers, whose length is constant.
 
-    The constant part is everything up to and including the SOS segment (with fixed Huffman tables its length is the same
-    for every picture, 623 bytes in Pillow's 4:4:4 files) and the EOI marker. ITU-T T.81, annex B.
-    Raises ValueError where the markers are not those of a file of one scan.
+    The headers are everything up to and including the SOS segment (with fixed Huffman tables 623 bytes in each of Pillow's 4:4:4
+    files), and the EOI marker. ITU-T T.81, annex B.
+    Raises ValueError for a file that is not a JPEG of one scan.
     """
     if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
         raise ValueError("not a JPEG file: it does not run from an SOI to an EOI marker")
@@ -70,11 +77,11 @@ def jpeg_payload_bytes(data: bytes) -> int:
 
 
 def jpeg2000_payload_bytes(data: bytes) -> int:
-    """Bytes of the packets of a JPEG 2000 codestream: the file without the constant part of its headers.
+    """Bytes of the packets of a JPEG 2000 codestream: the file without its main and tile-part headers.
 
-    The constant part is the main header (SOC up to the first SOT, OpenJPEG's comment included), each tile-part's header
-    (SOT up to and including SOD) and the EOC marker; packet headers stay in the payload. ITU-T T.800, annex A.
-    Raises ValueError where the markers are not those of a bare codestream.
+    These are the main header (SOC up to the first SOT, OpenJPEG's comment included), each tile-part's header (SOT up to and
+    including SOD) and the EOC marker; packet headers count as payload. ITU-T T.800, annex A.
+    Raises ValueError for a file that is not a bare codestream.
     """
     if data[:4] != b"\xff\x4f\xff\x51" or data[-2:] != b"\xff\xd9":
         raise ValueError("not a bare JPEG 2000 codestream: it does not run from an SOC to an EOC marker")
@@ -104,11 +111,18 @@ def measure_jpeg(
     subsampling: int = 0,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """JPEG's operating points, rows as `vcinr.evaluation.measure.measure` returns them.
+    """Operating points of JPEG: rows as of `vcinr.evaluation.measure.measure`, with ``quality`` and ``subsampling`` besides.
 
-    ``bpp_file`` is the whole file, ``bpp_payload`` the entropy-coded scan alone (`jpeg_payload_bytes`). ``bpp_container`` and
-    ``bpp_estimated`` are None: JPEG has no container of many pictures, and no entropy model to estimate by.
-    ``model_bytes`` is 0. Also holds ``quality`` and ``subsampling``. Raises ValueError for what is no picture.
+    ``bpp_file`` counts the whole file, ``bpp_payload`` only the entropy-coded scan (`jpeg_payload_bytes`). ``bpp_container`` and
+    ``bpp_estimated`` are None, because JPEG has no container of many pictures and no entropy model; ``model_bytes`` is 0.
+
+    Args:
+      pictures: uint8 [h, w, 3] each; ValueError for others.
+      dataset: name, for the rows.
+      split: name, for the rows.
+      qualities: libjpeg's, 1 to 95, one row each.
+      subsampling: see `encode_jpeg`.
+      progress: called after each quality.
     """
     sampling = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}[subsampling]
 
@@ -126,9 +140,9 @@ def measure_jpeg2000(
     decibels: Sequence[float | int] = JPEG2000_DECIBELS,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """JPEG 2000's operating points; as `measure_jpeg`, with the PSNR aimed at as ``quality`` and all chroma samples kept.
+    """Operating points of JPEG 2000, as `measure_jpeg`; ``quality`` is the target PSNR in dB, and no chroma is subsampled.
 
-    ``bpp_payload`` is `jpeg2000_payload_bytes`.
+    ``bpp_payload`` counts `jpeg2000_payload_bytes`.
     """
     return _measure("jpeg2000", encode_jpeg2000, jpeg2000_payload_bytes, pictures, dataset, split, decibels, progress)
 
@@ -168,7 +182,7 @@ def _measure(
             file_bytes=[len(data) for data in files],
             payload_bytes=[count_payload(data) for data in files],
             mses=mses,
-            # Both standards decode to 8 bits: there is no unrounded picture.
+            # Both standards decode to 8 bits, so there are no unrounded values.
             float_mses=mses,
             container_bytes=None,
             estimated_bits=None,

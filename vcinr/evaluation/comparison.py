@@ -1,8 +1,8 @@
-"""Codecs compared signal by signal at equal rate: what a mean over signals at one setting per codec cannot tell.
+"""Compares codecs signal by signal at equal rate.
 
-Two means at equal mean rate need not be of the same kind: at one λ for all signals, bits go where they buy most; at one
-quality for all signals, hard signals take most of them, and the same codec's mean PSNR falls by a decibel and more. So each
-signal is compared with the other codec's own rate-distortion curve of that very signal, at that signal's rate.
+Two means over signals at equal mean rate can mislead: with one λ for all signals, bits go where they improve quality most; with
+one quality for all signals, most bits go to hard signals, and the same codec's mean PSNR is lower by a decibel or more. So each
+signal is compared at its own rate with the other codec's rate-distortion curve of the same signal.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from vcinr.evaluation.bd_rate import MIN_POINTS, bd_rate_percent, psnr_at
 Rows = Sequence[Mapping[str, Any]]
 
 MIN_SHARE = 0.95
+"""Smallest share of signals that must be comparable at a point of `curve_beside`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What was compared: one value per signal for which both codecs have one, and how many signals there are in all.
+    """Differences between two codecs, one value per signal that can be compared.
 
-    values: [n] float64, in dB or percent.   indices: [n] int, the signals that they are of.   num_signals: n and those left out.
+    values: differences in dB or percent, float64 [n].
+    indices: index of the signal of each value, int [n].
+    num_signals: number of all signals, those that cannot be compared included.
     """
 
     values: np.ndarray
@@ -33,21 +36,26 @@ class Difference:
 
     @property
     def mean(self) -> float | None:
-        """Over the signals compared; None where there are none."""
+        """Mean over the compared signals; None where there are none."""
         return float(np.mean(self.values)) if len(self.values) else None
 
 
 def has_signals(rows: Rows) -> bool:
-    """Whether all rows hold the values of each signal; records from before these were kept do not."""
+    """Whether all rows hold the values of each signal; older records do not."""
     return all("signals" in row for row in rows)
 
 
 def signal_curves(rows: Rows, rate: str) -> list[np.ndarray]:
     """The (rate, PSNR in dB) curve of each signal, [n, 2] by rising rate, over the operating points of one codec.
 
-    Points that another one beats, with no more rate and no less quality, are left out: nobody would choose them, and what is left
-    rises.   rows: measured points with ``signals``.   rate: ``bpp_file`` or ``bpp_payload``.
-    Raises ValueError for rows without values per signal, or of different sets of signals.
+    Points are left out where another point has no more rate and no less quality; quality then rises with rate.
+
+    Args:
+      rows: measured points of one codec, with ``signals``.
+      rate: ``bpp_file`` or ``bpp_payload``.
+
+    Raises:
+      ValueError: rows without values per signal, or rows of different numbers of signals.
     """
     if not rows or not has_signals(rows):
         raise ValueError("these points hold no values per signal: measure them again with python -m experiments.evaluate")
@@ -60,11 +68,18 @@ def signal_curves(rows: Rows, rate: str) -> list[np.ndarray]:
 
 
 def gains_db(row: Mapping[str, Any], reference: Rows, rate: str) -> Difference:
-    """How far one measured point lies above another codec, per signal at that signal's own rate.
+    """Gain in dB of one measured point over another codec, per signal, at that signal's own rate.
 
-    row: the point.   reference: all points of the other codec on the same signals; its curve of each signal is interpolated by a
-    monotone piecewise cubic over log10(rate) and never extrapolated, so a signal outside its rates is left out.
-    Raises ValueError as `signal_curves`, and where the two are of different numbers of signals.
+    The other codec's curve of each signal is interpolated by a monotone piecewise cubic over log10(rate). It is never
+    extrapolated: signals outside its rates are left out.
+
+    Args:
+      row: the measured point.
+      reference: all points of the other codec on the same signals.
+      rate: ``bpp_file`` or ``bpp_payload``.
+
+    Raises:
+      ValueError: as `signal_curves`, and for different numbers of signals.
     """
     own, curves = signal_curves([row], rate), signal_curves(reference, rate)
     _check_equal(own, curves)
@@ -74,9 +89,10 @@ def gains_db(row: Mapping[str, Any], reference: Rows, rate: str) -> Difference:
 
 
 def bd_rates_percent(reference: Rows, test: Rows, rate: str) -> Difference:
-    """`vcinr.evaluation.bd_rate.bd_rate_percent` of each signal. Arguments and errors as `gains_db`, but for all points of both.
+    """BD-rate in percent of each signal (`vcinr.evaluation.bd_rate.bd_rate_percent`), from all points of both codecs.
 
-    Left out are signals without common quality, or with fewer than four points that no other beats.
+    Signals are left out where the two curves (see `signal_curves`) have no common quality, or one has fewer than four points.
+    Errors as `gains_db`.
     """
     references, tests = signal_curves(reference, rate), signal_curves(test, rate)
     _check_equal(tests, references)
@@ -90,10 +106,15 @@ def bd_rates_percent(reference: Rows, test: Rows, rate: str) -> Difference:
 
 
 def curve_beside(rows: Rows, reference: Rows, rate: str) -> list[tuple[float, float]]:
-    """The other codec at the rates of ours, signal by signal: (our mean rate, our mean PSNR less the mean gain), to be drawn.
+    """A curve of the other codec to draw beside ours: at each point of ours, (our mean rate, our mean PSNR − mean of `gains_db`).
 
-    So the vertical distance between the two curves is the mean of the signals' differences at equal rate. Points of ours at which
-    less than `MIN_SHARE` of the signals can be compared are left out. Arguments and errors as `bd_rates_percent`.
+    The vertical distance between the two drawn curves is thus the mean over signals of the difference at equal rate. Points where
+    less than `MIN_SHARE` of the signals can be compared are left out. Errors as `gains_db`.
+
+    Args:
+      rows: our points.
+      reference: all points of the other codec on the same signals.
+      rate: ``bpp_file`` or ``bpp_payload``.
     """
     points = []
     for row in sorted(rows, key=lambda row: row[rate]):
@@ -105,7 +126,7 @@ def curve_beside(rows: Rows, reference: Rows, rate: str) -> list[tuple[float, fl
 
 def _front(points: np.ndarray) -> np.ndarray:
     kept: list[np.ndarray] = []
-    # By rising rate; of equal rates the best first, so that the others fall out.
+    # By rising rate; at equal rates the best quality comes first, so that the others are dropped.
     for point in points[np.lexsort((-points[:, 1], points[:, 0]))]:
         if not kept or point[1] > kept[-1][1]:
             kept.append(point)

@@ -1,4 +1,4 @@
-"""Rate and quality of a model on a set of signals, from files that were written and read back."""
+"""Rate and quality of a model on a set of signals, measured on files that were written and decoded again."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ import numpy as np
 from vcinr.evaluation.metrics import signal_psnr_db, summarise
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, steps done and steps in all."""
+"""Called with a description of the current step, steps done and steps in total."""
 
-# A field's floats depend in their last bits on what else is in the batch, so a value that falls on the edge between two
-# 8-bit steps may round either way in a container and in a file of its own.
 MAX_ROUNDING_DIFFERENCES = 1e-3
+"""Largest share of values that may differ, by one step, between container and files. A field's floats depend in their last bits
+on the rest of the batch, so values halfway between two steps may round either way."""
 
 NO_LIMIT = 2**63
+"""No limit on decoding: the files come from this process."""
 POINT_STEPS = 100
+"""Steps of progress per operating point."""
 
 
 class MeasurementError(RuntimeError):
-    """What the bytes decode to contradicts itself, so that no number measured from them means anything."""
+    """Files decode to something that contradicts the originals or the container, so no measured number would be valid."""
 
 
 def measure(
@@ -36,27 +38,37 @@ def measure(
     progress: Progress | None = None,
     workdir: str | os.PathLike | None = None,
 ) -> list[dict[str, Any]]:
-    """Measures operating points of a model; every number comes from bytes that were decoded.
+    """Measures operating points of a model; every number comes from files that were decoded again.
 
-    model: a `vcinr.model.model.Model`. signals: raw, e.g. uint8 [h, w, 3] each; held in memory together
-        with what they decode to.
-    dataset, split: names, for the rows. points: indices into ``model.points``, all of them by default.
-    progress: called with every step of encoding and after each of the three that follow; a point counts `POINT_STEPS`.
-    workdir: where a codec that optimises for long keeps what it has reached, so that an interrupted measurement goes on, and
-        points share the fits that they have in common; None for nowhere.
+    Args:
+      model: a `vcinr.model.model.Model`.
+      signals: raw signals of the model's modality, e.g. uint8 [h, w, 3] each; they and the decoded signals are held in memory.
+      dataset: name, for the rows.
+      split: name, for the rows.
+      points: indices into ``model.points``; by default all.
+      progress: called at every step of encoding, and after each of the three steps that follow.
+      workdir: folder for the checkpoints of codecs that fit for long, so that an interrupted measurement resumes, and operating
+        points share equal fits; None for no checkpoints.
 
-    Returns one row a point. ``file_bytes``, ``payload_bytes``: means per signal, of one file a signal. ``bpp_file``,
-    ``bpp_payload`` (coded symbols only) and ``bpp_estimated`` (what the tables say that these symbols cost): each
-    signal's bits over its samples (pixels), then averaged over signals. ``bpp_container``: all signals in one file, its bits over
-    the samples of all. ``psnr_db`` and ``psnr_of_mean_mse_db``: after clamping and rounding to raw values, whole signals (see
-    `vcinr.evaluation.metrics.summarise`). ``psnr_float_db``: mean PSNR of the decoded floats, neither clamped nor rounded.
-    ``bpp_modelled``: as ``bpp_estimated``, of the float entropy model that the tables were made from, where a codec has one.
-    ``model_bytes``: of the model's files, 0 where decoding needs none. ``container_differences``: values of the container that
-    rounded otherwise than in the files. ``name``, ``lambda`` and ``fingerprint`` of the point are passed on where there.
-    ``signals``: ``bpp_file``, ``bpp_payload`` and ``psnr_db`` of each signal, in order, rounded to 5, 5 and 3 decimals.
+    Returns:
+      One row per operating point.
+        ``file_bytes``, ``payload_bytes``: means over signals, with one file per signal.
+        ``bpp_file``: bits of each signal's file per sample (pixel), averaged over signals.
+        ``bpp_payload``: the same of the coded symbols alone.
+        ``bpp_estimated``: the same of the symbols' code lengths in the tables.
+        ``bpp_modelled``: the same of their code lengths in the float entropy model behind the tables, if the codec has one.
+        ``bpp_container``: bits of one container of all signals, per sample of all signals.
+        ``psnr_db``, ``psnr_of_mean_mse_db``, ``num_lossless``: of whole signals, clamped and rounded to raw values; see
+        `vcinr.evaluation.metrics.summarise`.
+        ``psnr_float_db``: mean PSNR of the decoded floats, neither clamped nor rounded.
+        ``model_bytes``: size of the model's files; 0 where decoding needs none.
+        ``container_differences``: number of values that differ, by rounding, between container and files.
+        ``name``, ``lambda``, ``fingerprint``: of the operating point, where it has them.
+        ``signals``: ``bpp_file``, ``bpp_payload`` (5 decimals) and ``psnr_db`` (3 decimals) of each signal, in order.
 
-    Raises ValueError for an empty set, what is no signal of the model's modality or an unknown point; `MeasurementError` where a
-    decoded signal has the wrong shape, or the container decodes to other signals than the files.
+    Raises:
+      ValueError: no signals, a signal of another modality, or an unknown operating point.
+      MeasurementError: a decoded signal has another shape or type, or the container decodes to other signals than the files.
     """
     if len(signals) == 0:
         raise ValueError(f"{dataset} {split} holds no signals: there is nothing to measure")
@@ -95,7 +107,7 @@ def _measure_point(
 
     files = model.encode_batch(signals, point=point, workdir=workdir, progress=encoding)
     report("files written", encoded)
-    # What we have encoded ourselves needs no protection: the limit is against hostile files.
+    # Limits protect from hostile files; these files were written above.
     floats = model.decode_values_batch(files, max_pixels=NO_LIMIT, max_work=NO_LIMIT)
     decoded = [model.denormalise(values) for values in floats]
     _check_shapes(samples, decoded, "files")
@@ -150,10 +162,22 @@ def rate_quality_row(
     model_bytes: int,
     peak: float | int = 255,
 ) -> dict[str, Any]:
-    """One operating point of any codec, learned or classical, from its counts on each signal.
+    """The row of one operating point of any codec, learned or classical; sequences hold one entry per signal.
 
-    Sequences hold one entry per signal: samples raw [*shape, channels], errors of peak 1. peak: steps of a raw value. None for
-    the container or the estimate where a codec has no such thing: the row then holds None.
+    Args:
+      codec: name, for the row.
+      dataset: name, for the row.
+      split: name, for the row.
+      point: index of the operating point.
+      samples: raw samples, [*shape, channels].
+      file_bytes: size of each file.
+      payload_bytes: size of each file's coded symbols.
+      mses: mean squared error of raw values, peak 1.
+      float_mses: mean squared error of the decoded floats, peak 1.
+      container_bytes: size of one file with all signals; None where the codec has no such file.
+      estimated_bits: code length by the entropy model; None where the codec has no such estimate.
+      model_bytes: size of the model.
+      peak: largest raw value less the lowest.
     """
     counts = np.array([math.prod(each.shape[:-1]) for each in samples], np.float64)
     sizes = [each.size for each in samples]
@@ -182,7 +206,7 @@ def rate_quality_row(
 
 
 def rows_by_codec(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Rows by their ``label``, or else their ``codec``, in order of first occurrence; each group by rising `bpp_file`."""
+    """Rows grouped by ``label``, or ``codec`` without one, in order of first occurrence; each group by rising ``bpp_file``."""
     grouped: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         grouped.setdefault(row.get("label", row["codec"]), []).append(row)
@@ -206,7 +230,7 @@ def _count_differences(decoded: Sequence[np.ndarray], together: Sequence[np.ndar
         gap = np.abs(alone.astype(np.int64) - np.asarray(shared).astype(np.int64))
         if gap.max() > 1:
             raise MeasurementError(
-                f"signal {index} decodes otherwise from the container than from its own file, by up to {gap.max()} steps"
+                f"signal {index} decodes otherwise from the container than from its own file, with values up to {gap.max()} steps off"
             )
         differences += int(gap.sum())
     if differences > MAX_ROUNDING_DIFFERENCES * sum(alone.size for alone in decoded):

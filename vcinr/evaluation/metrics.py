@@ -1,4 +1,4 @@
-"""Quality of what came out: squared error, PSNR, and their means over a set of signals."""
+"""Quality of decoded signals: squared error, PSNR, and their means over a set of signals."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ def mean_squared_error(
     lowest: float | int = 0.0,
     peak: float | int | None = None,
 ) -> float:
-    """Weighted mean of the squared error of one signal.
+    """Weighted mean of the squared error of one signal, over samples and channels; peak 1.
 
-    original, decoded: equal shapes. Integers are brought to [0, 1] by ``lowest`` and ``peak`` (decoders have already clamped and
-        rounded them); floats are taken as they are, in units where the range of values is [0, 1], neither clamped nor rounded.
-    weight: shape of the leading axes of `original` (one a sample), not negative, not all 0; None for equal weights.
-    lowest, peak: the integer that stands for 0, and how far above it stands 1; without a peak integers are uint8 and it is 255.
-    Returns the mean over samples and channels, float64, peak 1. Raises ValueError for unequal shapes, for integers other
-    than uint8 without a peak, for NaN or infinity, and for impossible weights.
+    Args:
+      original: integers, which ``lowest`` and ``peak`` map to [0, 1]; or floats in units where values lie in [0, 1]. Floats are
+        neither clamped nor rounded here.
+      decoded: the same; equal shape.
+      weight: one weight per sample, in the shape of the leading axes of ``original``; not negative, not all 0. None: equal.
+      lowest: the integer that maps to 0.
+      peak: ``lowest`` + ``peak`` maps to 1; without it integers must be uint8, and it is 255.
+
+    Raises:
+      ValueError: unequal shapes, no samples, integers other than uint8 without ``peak``, NaN or infinity, or invalid weights.
     """
     original, decoded = np.asarray(original), np.asarray(decoded)
     if original.shape != decoded.shape:
@@ -51,8 +55,8 @@ def mean_squared_error(
 def psnr_db(mse: float | int | np.ndarray, peak: float | int = 1.0) -> float | np.ndarray:
     """Peak signal-to-noise ratio, 10·log10(peak² / mse), in decibels.
 
-    mse: mean squared error, of any shape, ≥ 0; 0 gives infinity. peak: range of the values that the error was taken of.
-    Raises ValueError for a negative error or NaN, and for a peak that is not positive.
+    mse: mean squared error, of any shape, at least 0; 0 gives infinity.
+    peak: range of the values that the error was measured on, positive.
     """
     mse = np.asarray(mse, np.float64)
     if not (mse >= 0).all():
@@ -65,10 +69,12 @@ def psnr_db(mse: float | int | np.ndarray, peak: float | int = 1.0) -> float | n
 
 
 def lossless_psnr_db(num_values: int, peak: float | int = 255) -> float:
-    """The PSNR that a mean over signals counts for a lossless one: that of a single value wrong by one step of ``peak``.
+    """The finite PSNR that stands for a lossless signal in means: that of one value wrong by one step. 83.0 dB for 32×32×3.
 
-    Infinity would swallow every other signal of the mean and fit into no JSON; no lossy signal of `num_values` integers (samples
-    × channels) scores higher. 83.0 dB for 32×32×3.
+    No lossy signal of this size has a higher PSNR. (Infinity would hide all other signals of a mean, and JSON has none.)
+
+    num_values: samples × channels.
+    peak: largest raw value less the lowest.
     """
     return psnr_db(1 / (float(peak) ** 2 * num_values))
 
@@ -81,10 +87,15 @@ def signal_psnr_db(mses: Sequence[float], sizes: Sequence[int], peak: float | in
 def summarise(mses: Sequence[float], sizes: Sequence[int], peak: float | int = 255) -> dict[str, float | int]:
     """Means over a set of signals.
 
-    mses: mean squared error of each signal, peak 1. sizes: values (samples × channels) of each. peak: steps from 0 to 1.
-    Returns ``psnr_db``, the mean of the signals' PSNRs, each at most `lossless_psnr_db` of its size;
-    ``psnr_of_mean_mse_db``, the PSNR of the unweighted mean of their errors, at most that of the whole set; and
-    ``num_lossless``, how many had no error at all. Raises ValueError for an empty set.
+    Args:
+      mses: mean squared error of each signal, peak 1; at least one.
+      sizes: values (samples × channels) of each signal.
+      peak: largest raw value less the lowest.
+
+    Returns:
+      ``psnr_db``: mean of the signals' PSNRs, each at most `lossless_psnr_db` of its size.
+      ``psnr_of_mean_mse_db``: PSNR of the unweighted mean of the errors, at most `lossless_psnr_db` of all signals together.
+      ``num_lossless``: number of signals without any error.
     """
     if not len(mses) or len(mses) != len(sizes):
         raise ValueError(f"quality needs as many sizes as errors and at least one signal, not {len(mses)} and {len(sizes)}")

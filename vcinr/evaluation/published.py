@@ -1,4 +1,4 @@
-"""Rate-distortion tables from the literature, as data, each with its source and what it calls a rate."""
+"""Rate-distortion curves from the literature, as data, each with its source and its definition of rate."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ _FOLDER = importlib.resources.files("vcinr.evaluation").joinpath("published")
 class Curve:
     """One published rate-distortion curve.
 
-    codec, dataset: its names in `available`.
-    points: (rate, quality) in rising rate, as published.
-    source: repository and file, or paper and table, that the numbers were taken from.
-    rate_kind: what the source counted as rate; few count the bytes of a file, so no two kinds compare like with like.
-    average: what one point is the mean of: of PSNRs or of squared errors, at one setting or at one rate for all signals; empty
-        where the source does not say. Means at equal quality, at one λ and at equal rate differ by up to a decibel and more.
-    unit_rate, unit_quality: "bpp" (bits a pixel or grid point) or "kbps"; "psnr_db".
-    exact: whether the numbers were tabulated, rather than read off a plot.
-    description: the source's own remarks.    split: which part of the data set, where the source says.
+    codec: name in `available`.
+    dataset: name in `available`.
+    points: (rate, quality) pairs by rising rate, as published.
+    source: repository and file, or paper and table, from which the numbers were taken.
+    rate_kind: what the source counts as rate. Few count the bytes of a file, and different kinds are not comparable.
+    unit_rate: "bpp" (bits per pixel or grid point) or "kbps".
+    unit_quality: "psnr_db".
+    exact: True for tabulated numbers, False for numbers read off a plot.
+    average: what a point is the mean of: PSNRs or squared errors, with one setting or one rate for all signals; empty where the
+        source does not say. Means at equal quality, at one λ and at equal rate differ by a decibel or more.
+    description: the source's own remarks.
+    split: part of the data set, where the source says.
     """
 
     codec: str
@@ -49,7 +52,7 @@ def available() -> tuple[tuple[str, str], ...]:
 
 
 def load(codec: str, dataset: str) -> Curve:
-    """The published curve of a codec on a data set. Raises ValueError that names the nearest where there is none."""
+    """The published curve of a codec on a data set. ValueError for an unknown one, which names the nearest."""
     if (codec, dataset) not in available():
         raise ValueError(_unknown(codec, dataset))
     data = json.loads(_FOLDER.joinpath(f"{codec}_{dataset}.json").read_text(encoding="utf-8"))

@@ -143,13 +143,13 @@ def by_integers(order, network, point, symbols, step):
         if step.group:
             odd = int(step.odd)
             own = at((0,) * len(counts), 0, start)
-            lent = [q for offset in offsets for q in at(offset, 0, near)]
-            close = [q for offset in offsets if sum(map(abs, offset)) == 1 for q in at(offset, start, stop)]
-            close = close if odd else [0] * len(close)
-            hidden = signed(own) + size(own) + signed(lent) + size(lent) + size(close) + [256 * odd]
-            base, linear = [0] * (stop - start), own + lent
+            around = [q for offset in offsets for q in at(offset, 0, near)]
+            faces = [q for offset in offsets if sum(map(abs, offset)) == 1 for q in at(offset, start, stop)]
+            faces = faces if odd else [0] * len(faces)
+            hidden = signed(own) + size(own) + signed(around) + size(around) + size(faces) + [256 * odd]
+            base, linear = [0] * (stop - start), own + around
             if start < order.neighbour_dims:
-                hidden, linear = hidden + signed(close), linear + close
+                hidden, linear = hidden + signed(faces), linear + faces
         else:
             base, hidden, linear = between_known()
         units = [sum(x * w for x, w in zip(hidden, column, strict=True)) for column in part["kernel"].T]

@@ -1,5 +1,7 @@
 """The order of coding: streams and symbols are inverse, every symbol is coded once, in the order that is drawn."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -112,7 +114,7 @@ def test_octaves_have_bounds(octaves):
         Order((1, 2), 0, octaves)
 
 
-def test_neighbours_lend_no_fewer_than_no_dimensions():
+def test_neighbour_dims_are_not_negative():
     with pytest.raises(ValueError, match="neighbour_dims"):
         Order((1, 2), -1)
 
@@ -145,6 +147,10 @@ def test_the_drawing_in_the_docstring_is_the_order(group):
     assert len(frames) == (5 if group == 0 else 2)
     lines = "\n".join(line.strip() for line in coding_order.__doc__.splitlines())
     assert "\n".join(drawn(frames, 4)) in lines
+    # The page of the format draws both groups side by side.
+    page = (Path(__file__).parents[2] / "docs" / "bitstream.md").read_text(encoding="utf-8").splitlines()
+    for row in drawn(frames, 4)[2:]:
+        assert any(row in line for line in page)
     for step in Order((2, 3), 3, 2).steps:
         if step.group == group:
             np.testing.assert_array_equal(step.known((5, 5)), frames[step.stream] == "o")

@@ -1,4 +1,4 @@
-"""The synthesis that sees neighbours: nothing at its start, and later only the dimensions that neighbours lend."""
+"""The synthesis that sees neighbours: nothing at its start, and later only the leading dimensions of neighbours."""
 
 import itertools
 
@@ -23,7 +23,7 @@ def parameters(rank, seed=0, points=3):
 
 
 @pytest.mark.parametrize("counts", [(4,), (1, 1), (1, 5), (3, 4), (2, 2, 3)])
-def test_rows_are_the_patch_and_then_what_its_neighbours_lend(counts):
+def test_rows_are_the_patch_and_then_the_leading_dimensions_of_its_neighbours(counts):
     symbols = symbols_of(counts)
     rows = neighbour_synthesis.rows(symbols, NEAR)
     for place in itertools.product(*map(range, counts)):
@@ -49,7 +49,7 @@ def test_it_starts_as_the_identity(rank):
         np.testing.assert_array_equal(neighbour_synthesis.apply(own, neighbour_synthesis.rows(symbols, NEAR)), symbols)
 
 
-def test_it_sees_the_lent_dimensions_of_the_patches_around_and_nothing_else():
+def test_it_sees_the_leading_dimensions_of_the_patches_around_and_nothing_else():
     own = neighbour_synthesis.of_point(parameters(2)[1], 1)
 
     def made(symbols):

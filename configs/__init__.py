@@ -1,1 +1,1 @@
-"""Experiment configs, one file a codec: `--config=configs/NAME.py:VARIANT`."""
+"""Experiment configs, one file per paper or codec: `--config=configs/NAME.py:VARIANT`."""

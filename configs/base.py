@@ -1,4 +1,4 @@
-"""What every config has: data, codec, seed, precision. The codec's own config lies flat beside them, defaults filled in."""
+"""The keys of every config: data, codec, seed, precision. All keys of the codec's own config lie beside them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,19 @@ DATA = {
 }
 
 COMMON = ("codec", "seed", "matmul_precision", "model_precision", "data")
-"""Keys that every config has; all others are the codec's own."""
+"""Keys that every config has; all others belong to the codec's config."""
 
 
 def make_config(codec: str, data: Mapping[str, Any], values: Mapping[str, Any]) -> ConfigDict:
     """A locked config.
 
-    codec: key of `CODECS`.   data: overrides of `DATA`.   values: nested overrides of the codec's own defaults.
-    ValueError for a key or type that the codec does not have, naming the nearest.
+    Args:
+      codec: key of `CODECS`.
+      data: overrides of `DATA`.
+      values: nested overrides of the codec's defaults.
+
+    Raises:
+      ValueError: a key that the codec's config lacks (names the nearest), or a value of the wrong type.
     """
     resolved = build_config(CODECS[codec][1], values, codec)
     config = ConfigDict({"codec": codec, "seed": 0, "matmul_precision": "float32", "model_precision": "float32", "data": DATA})
@@ -44,21 +49,21 @@ def make_config(codec: str, data: Mapping[str, Any], values: Mapping[str, Any]) 
 
 
 def codec_of(config: ConfigDict) -> Codec:
-    """The codec that a config describes. What both have, such as ``seed``, is the codec's too."""
+    """The codec that a config describes. Keys that are common and also the codec's, such as ``seed``, go to the codec too."""
     own = {field.name for field in dataclasses.fields(CODECS[config.codec][1])} if config.codec in CODECS else set()
     values = {key: value for key, value in config.to_dict().items() if key not in COMMON or key in own}
     return make_codec(config.codec, values)
 
 
 def choose(variants: Mapping[str, Callable[[], ConfigDict]], name: str | None) -> ConfigDict:
-    """The variant of that name; ValueError that names the nearest and all others for anything else."""
+    """The config of the variant ``name``. ValueError for an unknown one, which names the nearest and all valid ones."""
     if name not in variants:
         raise ValueError(f"no config variant {name!r}{nearest(str(name), variants)}")
     return variants[name]()
 
 
 def check_key(config: ConfigDict, path: str) -> None:
-    """ValueError where a dotted path, such as "meta.num_steps", leads to nothing in a config; it names the nearest key."""
+    """ValueError where a config has no dotted path such as "meta.num_steps"; it names the nearest key."""
     node, where = config, "config"
     for key in path.split("."):
         if not isinstance(node, ConfigDict):

@@ -1,6 +1,6 @@
 """COIN (Dupont et al. 2021): `--config=configs/coin.py:NAME`, NAME one of demo, cifar10, cifar10_small, kodak.
 
-There is nothing to train: `experiments.train` writes the model's folder at once, and `experiments.evaluate` fits every picture.
+COIN needs no training: `experiments.train` only writes the model's folder, and `experiments.evaluate` fits every picture.
 """
 
 from ml_collections import ConfigDict
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from configs.base import choose, make_config
 
 PAPER = {"num_steps": 50_000, "optimiser": {"lr": 2e-4, "schedule": "constant"}}
-"""Section 4 of the paper."""
+"""Fit of one picture, section 4 of the paper."""
 
 
 def demo() -> ConfigDict:
@@ -25,7 +25,7 @@ def demo() -> ConfigDict:
 
 
 def cifar10() -> ConfigDict:
-    """The test pictures of CIFAR-10, 0.8 to 8 bpp, as long as the paper fits. For an accelerator."""
+    """The test pictures of CIFAR-10 at 0.8 to 8 bpp, with as many steps as in the paper. For an accelerator."""
     return make_config("coin", {"name": "cifar10"}, PAPER | {"architectures": CIFAR10, "batch_samples": 2**20})
 
 
@@ -38,9 +38,9 @@ CIFAR10 = ((1, 8), (2, 6), (2, 10), (2, 14), (3, 14))
 
 
 def kodak() -> ConfigDict:
-    """The paper's five architectures on Kodak, 0.07, 0.15, 0.3, 0.6 and 1.2 bpp (section 4), as long as the paper fits.
+    """The paper's five architectures on Kodak, 0.07, 0.15, 0.3, 0.6 and 1.2 bpp, with as many steps as in section 4.
 
-    On a GPU: a step of one picture takes a second and more on two CPU cores.
+    For a GPU: one step for one picture takes a second or more on two CPU cores.
     """
     architectures = ((5, 20), (5, 30), (10, 28), (10, 40), (13, 49))
     return make_config("coin", {"name": "kodak"}, PAPER | {"architectures": architectures, "chunk": 0})

@@ -52,8 +52,11 @@ def cifar10_small() -> ConfigDict:
 
 
 def cifar10() -> ConfigDict:
-    """The paper's: 10 layers of 512 (9 sine layers and the output), ω₀ = 50, latent 384 of its 128 … 1,024, three inner steps of
-    1e-2, ten in encoding, Adam 3e-6, batch 64, 5·10⁵ steps. For accelerators: days on one."""
+    """The paper's CIFAR-10 model with latent 384, one of its 128 … 1,024. For accelerators: days on one.
+
+    10 layers of 512 (9 sine layers and the output), ω₀ = 50; three inner steps of 1e-2, ten in encoding; Adam at 3e-6, batch 64,
+    5·10⁵ steps.
+    """
     return make_config(
         "coinpp",
         {"name": "cifar10"},
@@ -68,7 +71,7 @@ def cifar10() -> ConfigDict:
 
 
 def kodak() -> ConfigDict:
-    """The paper's Kodak model: as `cifar10`, 32×32 patches of DIV2K, latent 128 of its 16 … 128, Adam 1e-6."""
+    """The paper's Kodak model: as `cifar10`, but 32×32 patches of DIV2K, latent 128 (one of its 16 … 128) and Adam at 1e-6."""
     return make_config(
         "coinpp",
         {"name": "div2k", "test_name": "kodak"},

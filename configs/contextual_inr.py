@@ -5,11 +5,11 @@ from ml_collections import ConfigDict
 from configs.base import choose, make_config
 
 CAREFUL = {"batch_size": 16, "warmup_steps": 50, "clip_norm": 1.0, "average_decay": 0.999, "collapse_db": 3.0}
-"""Of the trunk's fit: slower than the default at first, and guarded."""
+"""Training of the trunk: a longer warm-up than by default, gradient clipping, parameter averaging and a check for collapse."""
 
 
 def tiny() -> ConfigDict:
-    """Any 32×32 picture, by 8×8 patches whose prior and synthesis see their neighbours; 5,000 CIFAR-10 pictures.
+    """Small pictures such as 32×32, in 8×8 patches; trained on 5,000 CIFAR-10 pictures.
 
     Command: `python -m experiments.prepare cifar10_small`, then
     `python -m experiments.train --config=configs/contextual_inr.py:tiny --workdir=runs/tiny --config.model_precision=float16`.
@@ -52,7 +52,7 @@ def tiny() -> ConfigDict:
 
 
 def photo() -> ConfigDict:
-    """Any picture, by 16×16 patches whose prior and synthesis see their neighbours; the photographs of `$VCINR_DATA`.
+    """Pictures of any size, in 16×16 patches; trained on the photographs of `$VCINR_DATA`.
 
     Command: `python -m experiments.prepare photos` and `python -m experiments.prepare kodak`, then
     `python -m experiments.train --config=configs/contextual_inr.py:photo --workdir=runs/photo --config.model_precision=float16`.

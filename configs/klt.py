@@ -1,4 +1,4 @@
-"""KLT, the linear floor: `--config=configs/klt.py:NAME`, NAME one of demo, cifar10, cifar10_small, kodak."""
+"""KLT, the linear baseline: `--config=configs/klt.py:NAME`, NAME one of demo, cifar10, cifar10_small, kodak."""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,7 @@ from configs.base import choose, make_config
 
 
 def demo() -> ConfigDict:
-    """The tiles of `configs/vc_inr.py:demo`; part of `make demo`. Some seconds."""
+    """The tiles of `configs/vc_inr.py:demo`; part of `make demo`. Takes some seconds."""
     return make_config(
         "klt",
         {"name": "demo", "test_tiles": 32, "test_limit": 64},
@@ -15,19 +15,27 @@ def demo() -> ConfigDict:
 
 
 def cifar10() -> ConfigDict:
-    """All of CIFAR-10. `python -m experiments.train --config=configs/klt.py:cifar10 --workdir=runs/klt_cifar10`: a minute."""
+    """All of CIFAR-10.
+
+    Command: `python -m experiments.train --config=configs/klt.py:cifar10 --workdir=runs/klt_cifar10`. A minute.
+    """
     return make_config("klt", {"name": "cifar10"}, {"num_patches": 100_000, "offsets_per_picture": 1})
 
 
 def cifar10_small() -> ConfigDict:
-    """CIFAR-10 pictures of `$VCINR_DATA`. `python -m experiments.train --config=configs/klt.py:cifar10_small
-    --workdir=runs/klt_cifar10_small`: under a minute on two cores."""
+    """5,000 CIFAR-10 pictures of `$VCINR_DATA`.
+
+    Command: `python -m experiments.train --config=configs/klt.py:cifar10_small --workdir=runs/klt_cifar10_small`. Under a minute
+    on two cores.
+    """
     return make_config("klt", {"name": "cifar10_small"}, {"offsets_per_picture": 1})
 
 
 def kodak() -> ConfigDict:
-    """16×16 patches, trained on `photos`, evaluated on Kodak. `python -m experiments.train --config=configs/klt.py:kodak
-    --workdir=runs/klt_kodak`: under a minute on two cores."""
+    """16×16 patches, trained on `photos`, evaluated on Kodak.
+
+    Command: `python -m experiments.train --config=configs/klt.py:kodak --workdir=runs/klt_kodak`. Under a minute on two cores.
+    """
     return make_config(
         "klt",
         {"name": "photos", "test_name": "kodak"},

@@ -36,8 +36,11 @@ def demo() -> ConfigDict:
 
 
 def celeba() -> ConfigDict:
-    """The paper's sizes on the 64×64 faces of `$VCINR_DATA` (the paper: 178×178): 4 × 256 (and the output),
-    ω₀ = 200, two inner steps of 1e-2, Adam 1e-5, batch 3; 20 rounds that prune a fifth, 30,000 steps each. For accelerators."""
+    """The paper's sizes on the 64×64 faces of `$VCINR_DATA` (the paper: 178×178). For accelerators.
+
+    4 × 256 (and the output), ω₀ = 200; two inner steps of 1e-2; Adam at 1e-5, batch 3; 20 rounds that prune a fifth of the
+    weights each, with 30,000 steps of retraining per round.
+    """
     plain = {"warmup_steps": 0, "final_lr_fraction": 1.0, "clip_norm": 0.0}
     training = {
         **plain,

@@ -37,8 +37,8 @@ def unstructured_demo() -> ConfigDict:
 def unstructured_celeba() -> ConfigDict:
     """The paper's sizes on the 64×64 faces of `$VCINR_DATA` (the paper: 178×178). For accelerators.
 
-    4 × 256 (and the output), two steps of Meta-SGD, batches of 3. How long it trains, and how gates start, the paper's main text
-    does not say.
+    4 × 256 (and the output), two steps of Meta-SGD, batch 3. The paper's main text states neither the number of training steps
+    nor the initial gates.
     """
     training = {"batch_size": 3, "lr": 1e-5, "warmup_steps": 1000, "eval_every": 5000, "checkpoint_every": 5000, "log_every": 100}
     return make_config(
@@ -67,7 +67,7 @@ def structured_demo() -> ConfigDict:
 
 
 def per_signal_demo() -> ConfigDict:
-    """As `structured_demo`, but the inner loop moves the gates too, and every tile's file holds a pattern of its own.
+    """As `structured_demo`, but the inner loop adapts the gates too, and every tile's file holds its own sparsity pattern.
 
     Commands: `python -m experiments.train --config=configs/mscn.py:per_signal_demo --workdir=runs/mscn_per_signal_demo`, then
     `python -m experiments.evaluate --workdir=runs/mscn_per_signal_demo --out=runs/mscn_per_signal_demo/rd.json`.
@@ -78,7 +78,7 @@ def per_signal_demo() -> ConfigDict:
 def structured_celeba() -> ConfigDict:
     """The paper's sizes on the 64×64 faces of `$VCINR_DATA`: 256 shifts of its 64 … 1,024. For accelerators: days on one.
 
-    What the paper's main text does not say (steps, rates) is taken from Functa's paper.
+    The paper's main text states neither steps nor learning rates; these are from the Functa paper.
     """
     return _paper({"name": "faces"}, 256, (64, 64))
 
@@ -89,7 +89,7 @@ def structured_cifar10() -> ConfigDict:
 
 
 def structured_kodak() -> ConfigDict:
-    """The paper's sizes: patches of 32×32 of DIV2K, evaluated on Kodak, whole; 128 shifts. For accelerators: days on one."""
+    """The paper's sizes, 128 shifts: trained on 32×32 patches of DIV2K, evaluated on Kodak. For accelerators: days on one."""
     return _paper({"name": "div2k", "test_name": "kodak"}, 128, (32, 32))
 
 

@@ -2,7 +2,7 @@
 
 NAME is one of basic_demo, basic_kodak, basic_celeba, basic_kodak_gaussian, basic_kodak_relu, meta_demo, meta_kodak, meta_celeba.
 
-Basic: nothing is trained; `experiments.train` writes the model down, `experiments.evaluate` fits each test picture. Meta-learned:
+Basic: `experiments.train` only writes the model's folder, `experiments.evaluate` fits each test picture. Meta-learned:
 `experiments.train` learns the initial weights, `experiments.evaluate` fits each test picture from there.
 """
 
@@ -15,7 +15,7 @@ FITTING = {
     "optimiser": {"lr": 5e-4, "schedule": "constant"},
     "coding": {"adaround": {"num_steps": 1000}, "retraining": {"num_steps": 300}},
 }
-"""The paper's fit of one picture, rounding and retraining."""
+"""The paper's fit of one picture, its rounding and its retraining."""
 
 PAPER_BASIC = {**FITTING, "num_layers": 4}
 
@@ -37,7 +37,8 @@ OUTER = {
     "eval_every": 500,
     "checkpoint_every": 500,
 }
-"""Adam at a constant rate, nothing besides: of single pictures even a smoothed loss varies by the 3 dB that tell a collapse."""
+"""Outer loop: Adam at a constant rate, with no collapse watched for: with one picture per step, even the smoothed loss varies by
+the 3 dB that would count as one."""
 
 
 def basic_demo() -> ConfigDict:
@@ -45,8 +46,8 @@ def basic_demo() -> ConfigDict:
 
     Commands: `python -m experiments.train --config=configs/strumpler.py:basic_demo --workdir=runs/strumpler_basic_demo`, then
     `python -m experiments.evaluate --workdir=runs/strumpler_basic_demo --out=runs/strumpler_basic_demo/rd.json`. A minute and a
-    half on two shared cores. 64 test tiles: 1.85, 3.45, 6.65 bpp of payload at 32.7, 36.7, 40.5 dB: on so few pixels a network
-    of its own is dear.
+    half on two shared cores. 64 test tiles: 1.85, 3.45, 6.65 bpp of payload at 32.7, 36.7, 40.5 dB: one network per tile costs
+    many bits per pixel on tiles this small.
     """
     return make_config(
         "strumpler_basic",
@@ -62,22 +63,22 @@ def basic_demo() -> ConfigDict:
 
 
 def basic_kodak() -> ConfigDict:
-    """The paper's: 16 frequencies of scale 1.4, five widths, 25,000 steps of Adam at 5e-4, 8 bits, AdaRound, retraining.
+    """The paper's Kodak setting: 16 frequencies of scale 1.4, five widths, 25,000 steps of Adam at 5e-4, 8 bits.
 
-    The authors' three hidden layers come after a first one of the same width, so four layers have sines. For accelerators.
+    The authors' three hidden layers follow a first layer of the same width, so there are four sine layers. For accelerators.
     """
     return make_config("strumpler_basic", {"name": "kodak"}, PAPER_BASIC)
 
 
 def basic_celeba() -> ConfigDict:
-    """The paper's for faces: 12 frequencies, four widths; here of 64×64 pictures."""
+    """The paper's setting for faces, here 64×64: 12 frequencies, four widths."""
     return make_config("strumpler_basic", {"name": "faces"}, {**PAPER_BASIC, "widths": (24, 32, 48, 64), "num_frequencies": 12})
 
 
 def basic_kodak_gaussian() -> ConfigDict:
-    """The paper's ablation: Gaussian encoding. It takes as many frequencies as hidden units; here all widths have 64.
+    """The paper's ablation with Gaussian encoding: as many frequencies as hidden units in the paper, 64 for all widths here.
 
-    Its ablations have a λ of 1e-6 where values lie in [-1, 1], a tenth of the codec's own.
+    The paper's ablations use λ = 1e-6 on values in [-1, 1], a tenth of its usual λ.
     """
     return make_config(
         "strumpler_basic",
@@ -87,7 +88,7 @@ def basic_kodak_gaussian() -> ConfigDict:
 
 
 def basic_kodak_relu() -> ConfigDict:
-    """The paper's ablation: rectifiers in place of sines; λ as in `basic_kodak_gaussian`."""
+    """The paper's ablation with rectifiers instead of sines; λ as in `basic_kodak_gaussian`."""
     return make_config("strumpler_basic", {"name": "kodak"}, {**PAPER_BASIC, "l1": 2.5e-7, "activation": "relu"})
 
 
@@ -115,11 +116,11 @@ def meta_demo() -> ConfigDict:
 
 
 def meta_kodak() -> ConfigDict:
-    """The paper's, width 64 of its 32 … 128: three inner steps that begin at 1e-5; outer Adam at a constant 5e-5, a picture a
-    step, without warm-up, clipping or a parameter average; DIV2K.
+    """The paper's Kodak setting with width 64, one of its 32 … 128, meta-trained on DIV2K. For accelerators.
 
-    The paper goes through DIV2K's 800 pictures 30 times, at full size; here in crops of 256×256. The authors' three hidden layers
-    come after a first one of the same width, so four layers have sines. For accelerators.
+    Three inner steps with initial step size 1e-5; outer Adam at a constant 5e-5, one picture per step, without warm-up, clipping
+    or parameter average. The paper goes 30 times through DIV2K's 800 pictures at full size; here they are cropped to 256×256. The
+    authors' three hidden layers follow a first layer of the same width, so there are four sine layers.
     """
     return make_config(
         "strumpler_meta",
@@ -134,10 +135,7 @@ def meta_kodak() -> ConfigDict:
 
 
 def meta_celeba() -> ConfigDict:
-    """The paper's for faces, width 48 of its 24 … 64, 12 frequencies, trained as `meta_kodak`'s; here of 64×64 pictures.
-
-    For accelerators.
-    """
+    """The paper's setting for faces, here 64×64, with width 48, one of its 24 … 64; trained as `meta_kodak`. For accelerators."""
     return make_config(
         "strumpler_meta",
         {"name": "faces"},

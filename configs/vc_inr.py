@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from configs.base import choose, make_config
 
 CAREFUL = {"batch_size": 16, "warmup_steps": 50, "clip_norm": 1.0, "average_decay": 0.999, "collapse_db": 3.0}
-"""Of the trunk's fit: slower than the default at first, and guarded."""
+"""Training of the trunk: a longer warm-up than by default, gradient clipping, parameter averaging and a check for collapse."""
 
 
 def demo() -> ConfigDict:

@@ -1,10 +1,10 @@
-"""What does rounding with an eye to the output buy, and what retraining on the grid? On one picture, over several bit depths.
+"""What do AdaRound and retraining on the grid gain over rounding to the nearest? On one picture, at several bit depths.
 
     python -m experiments.adaround [--picture FILE] [--crop 96] [--width 24] [--bits 8 7 6 5] [--seeds 3]
 
 Networks of Strümpler et al. 2022 are fitted to a square from the middle of a picture (by default scikit-image's astronaut), one
-a seed, then rounded to the nearest levels, by AdaRound, and retrained on the grid. Prints a table, and writes it to
-docs/results/studies/adaround.json. Two to three minutes on two cores.
+network per seed. Each is rounded to the nearest levels and by AdaRound, then retrained on the grid. Prints a table, and writes it
+to docs/results/studies/adaround.json. Two to three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from skimage.data import astronaut
 
 from experiments.command_line import run_study
 from vcinr.adaptation.long_fit import OptimiserSpec
-from vcinr.codecs.whole_signals import batches_of_equal_shape
 from vcinr.entropy.range_coder import symbol_bits
 from vcinr.evaluation.metrics import psnr_db
 from vcinr.fields import siren
@@ -33,8 +32,11 @@ from vcinr.report.studies import save_study, study_table
 from vcinr.signals.patches import to_signal
 from vcinr.weights import coding as weight_coding
 from vcinr.weights.adaround import AdaRoundConfig
-from vcinr.weights.coding import Batch, FitConfig, WeightCodingConfig, signal_errors
-from vcinr.weights.retraining import RetrainingConfig, num_flipped
+from vcinr.weights.coding import WeightCodingConfig
+from vcinr.weights.fit import Batch, FitConfig, fit_weights, make_batch, signal_errors
+from vcinr.weights.grid import per_weight
+from vcinr.weights.retraining import RetrainingConfig, num_flipped, retrain_weights
+from vcinr.weights.signal_batches import batches_of_equal_shape
 
 COLUMNS = (
     "bits",
@@ -50,11 +52,11 @@ COLUMNS = (
     "% flips at 1e-6",
 )
 PUBLISHED_RATE = 1e-6
-"""Of the paper's retraining, in units of the weights."""
+"""Learning rate of the paper's retraining, in units of the weights."""
 
 
 def square(picture: np.ndarray, side: int) -> np.ndarray:
-    """The middle side × side of a picture, or what there is of it."""
+    """The middle side × side of a picture, smaller where the picture is."""
     top, left = (max(0, (n - side) // 2) for n in picture.shape[:2])
     return picture[top : top + side, left : left + side]
 
@@ -65,13 +67,13 @@ def fitted(fit: FitConfig, picture: np.ndarray, seeds: int, steps: int) -> tuple
     (signals,) = batches_of_equal_shape([signal] * seeds, 2**31)
     field = fit.field
     starts = [siren.flatten(siren.init_layers(jax.random.key(seed), field.sizes(), field.omega_0)) for seed in range(seeds)]
-    batch = weight_coding.make_batch(field, jnp.zeros_like(starts[0]), signals, "adaround")
-    found = weight_coding.fit_weights(fit, batch, jnp.stack(starts), OptimiserSpec(2e-3, "cosine", 0.02), steps)
+    batch = make_batch(field, jnp.zeros_like(starts[0]), signals, "adaround")
+    found = fit_weights(fit, batch, jnp.stack(starts), OptimiserSpec(2e-3, "cosine", 0.02), steps)
     return batch, found.params
 
 
 def stream_bytes(field: FieldConfig, levels: np.ndarray, steps: np.ndarray) -> float:
-    """Ideal bytes of one signal's streams: steps, table parameters, weights."""
+    """Ideal code length in bytes of one signal's streams: step sizes, table parameters, weights."""
     code, decoded, bits = weight_coding.make_code(field, levels, steps, {}), {}, 0.0
     for name in weight_coding.STREAMS:
         bits += float(symbol_bits(weight_coding.symbol_model(field, decoded, name), code.streams[name]).sum())
@@ -80,13 +82,13 @@ def stream_bytes(field: FieldConfig, levels: np.ndarray, steps: np.ndarray) -> f
 
 
 def measured(coding: WeightCodingConfig, fit: FitConfig, batch: Batch, weights: np.ndarray, bits: int) -> dict[str, np.ndarray]:
-    """Each column after ``bits``, a value a seed."""
+    """Every column of `COLUMNS` after ``bits``, with one value per seed."""
     found = weight_coding.quantise_weights(coding, fit, batch, weights, bits)
     steps, nearest, rounding, retrained = found.steps, found.nearest, found.rounding, found.levels
-    unit = weight_coding.per_weight(fit.field, steps)
-    # The largest rate in units of any tensor's step, from the grid's own points: more than the paper's in all tensors but one.
+    unit = per_weight(fit.field, steps)
+    # In units of the smallest step size, so in tensors with larger steps this rate is even higher than the paper's.
     published = RetrainingConfig(coding.retraining.num_steps, PUBLISHED_RATE / float(steps.min()))
-    barely = weight_coding.retrain_weights(published, fit, batch, rounding.hard, steps, bits)
+    barely = retrain_weights(published, fit, batch, rounding.hard, steps, bits)
     psnr = lambda levels: psnr_db(signal_errors(fit, batch, levels * unit))
     size = lambda levels: np.array([stream_bytes(fit.field, *row) for row in zip(levels, steps, strict=True)])
     share = lambda before, after: 100.0 * num_flipped(before, after) / weights.shape[1]
@@ -114,7 +116,7 @@ def cells(bits: int, found: dict[str, np.ndarray]) -> list[Any]:
 
 
 def command(options: argparse.Namespace) -> str:
-    """What was run, without the names of this machine's files."""
+    """The command line, without file names of this machine."""
     given = {name.replace("_", "-"): value for name, value in vars(options).items() if name not in ("picture", "record", "bits")}
     words = [f"--{name}={value}" for name, value in given.items()] + (["--picture=FILE"] if options.picture else [])
     return " ".join(["python -m experiments.adaround", *words, "--bits", *map(str, options.bits)])
@@ -144,11 +146,11 @@ def study(options: argparse.Namespace) -> str:
         about=(
             f"Networks of {options.layers} × {options.width} sine units, {options.frequencies} frequencies, {weights.shape[1]} "
             f"weights, fitted in {options.steps} steps to {height}×{width} of one picture; AdaRound {options.adaround_steps} "
-            f"steps a layer, retraining {options.retraining_steps}. Layer error: of each layer's output, on inputs through the "
-            "layers rounded before it, geometric mean over layers. PSNR in dB of floats. Bytes: steps, tables and weights. "
-            "Retraining as the codec does it: from the nearest levels where these serve the picture better than AdaRound's. "
+            f"steps per layer, retraining {options.retraining_steps}. Layer error: of each layer's output, on inputs through the "
+            "layers rounded before it, geometric mean over layers. PSNR in dB of floats. Bytes: step sizes, tables and weights. "
+            "Retraining as in the codec: from the nearest levels where these give a better picture than AdaRound's. "
             "Flips: of the whole levels that retraining began with. "
-            "Flips at 1e-6: retraining from the rounded weights at that rate in units of the weights. "
+            "Flips at 1e-6: retraining from the rounded weights with a learning rate of 1e-6 in units of the weights. "
             f"Mean ± standard deviation over {options.seeds} random starts."
         ),
         columns=COLUMNS,
@@ -161,18 +163,18 @@ def study(options: argparse.Namespace) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table; the exit status is 1 where the picture cannot be read or a setting makes no sense."""
+    """Prints the table; the exit status is 1 where the picture cannot be read or a setting is invalid."""
     parser = argparse.ArgumentParser(prog="python -m experiments.adaround", description="Rounding and retraining, on a picture.")
     parser.add_argument("--picture", default="", help="a picture file (scikit-image's astronaut)")
     parser.add_argument("--crop", type=int, default=96, help="side of the square from its middle (%(default)s)")
     parser.add_argument("--layers", type=int, default=3, help="sine layers (%(default)s)")
     parser.add_argument("--width", type=int, default=24, help="units of each (%(default)s)")
-    parser.add_argument("--frequencies", type=int, default=10, help="of the encoding (%(default)s)")
-    parser.add_argument("--steps", type=int, default=2000, help="of the fit (%(default)s)")
+    parser.add_argument("--frequencies", type=int, default=10, help="frequencies of the encoding (%(default)s)")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of the fit (%(default)s)")
     parser.add_argument("--l1", type=float, default=2.5e-6, help="weight of the sum of absolute weights (%(default)s)")
-    parser.add_argument("--adaround-steps", type=int, default=1000, help="a layer (%(default)s)")
-    parser.add_argument("--retraining-steps", type=int, default=300, help="(%(default)s)")
-    parser.add_argument("--bits", type=int, nargs="+", default=[8, 7, 6, 5], help="of the grids (8 7 6 5)")
+    parser.add_argument("--adaround-steps", type=int, default=1000, help="steps of AdaRound per layer (%(default)s)")
+    parser.add_argument("--retraining-steps", type=int, default=300, help="steps of retraining (%(default)s)")
+    parser.add_argument("--bits", type=int, nargs="+", default=[8, 7, 6, 5], help="bit depths of the grids (8 7 6 5)")
     parser.add_argument("--seeds", type=int, default=3, help="random starts (%(default)s)")
     parser.add_argument("--record", default="docs/results/studies/adaround.json", help="the JSON file to write (%(default)s)")
     return run_study(study, parser.parse_args(arguments), FileNotFoundError)

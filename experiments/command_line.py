@@ -1,4 +1,4 @@
-"""How the studies end on the command line: a table, or one error in words."""
+"""Runs a study from the command line: prints its table, or an error in one line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vcinr.datasets.catalogue import DatasetMissing
 
 
 def run_study(study: Callable[[argparse.Namespace], str], options: argparse.Namespace, *also: type[Exception]) -> int:
-    """Prints the table of ``study``, or its error to stderr; the exit status, 1 where data are missing or a setting is wrong.
+    """Prints the table of ``study``, or its error to stderr; returns the exit status, 1 after an error.
 
-    ``also`` are errors that this study explains in words besides those; any other is a bug and keeps its traceback.
+    also: further exceptions that are printed as errors; any other is a bug and keeps its traceback.
     """
     try:
         print(study(options))

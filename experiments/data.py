@@ -15,7 +15,7 @@ from vcinr.modalities import MODALITIES
 
 
 def signals(config: ConfigDict, split: str) -> Sequence[Any]:
-    """The raw signals of "train", "validation" or "test" as the config names them, e.g. uint8 [h, w, 3] each."""
+    """The raw signals of the config's "train", "validation" or "test" split, e.g. uint8 [h, w, 3] each."""
     data, modality = config.data, codec_of(config).modality
     name = data.test_name if split == "test" and data.test_name else data.name
     options = {}
@@ -31,14 +31,14 @@ def signals(config: ConfigDict, split: str) -> Sequence[Any]:
 
 
 def evenly_spaced(found: Sequence[Any], count: int) -> Sequence[Any]:
-    """At most so many of a sequence, from all over it, so that a part of a set still shows all of it."""
+    """At most ``count`` elements, evenly spaced over the sequence, so that they represent all of it."""
     if len(found) <= count:
         return found
     return [found[i] for i in np.linspace(0, len(found) - 1, count).round().astype(int)]
 
 
 def patches(config: ConfigDict, split: str) -> PatchSource:
-    """Random patches of "train", or those of "validation" (not mirrored)."""
+    """Source of random patches of the "train" or the "validation" split; the latter's are not mirrored."""
     codec = codec_of(config)
     modality = MODALITIES[codec.modality]
     flips = modality.mirrored_axes if config.data.flips and split == "train" else ()
@@ -46,6 +46,6 @@ def patches(config: ConfigDict, split: str) -> PatchSource:
 
 
 def tiles(picture: np.ndarray, side: int) -> list[np.ndarray]:
-    """Whole side × side tiles of a picture, row by row; what is left over at the right and the bottom is dropped."""
+    """Whole side × side tiles of a picture, row by row; remainders at the right and the bottom are dropped."""
     rows, columns = picture.shape[0] // side, picture.shape[1] // side
     return [picture[i * side : (i + 1) * side, j * side : (j + 1) * side] for i in range(rows) for j in range(columns)]

@@ -1,10 +1,10 @@
-"""The whole of it in minutes: train, write files, read them back in another process, show rate against quality.
+"""The whole project in minutes: train, write files, decode them in another process, plot rate against quality.
 
     python -m experiments.demo [--out=out/demo]        (what `make demo` runs)
 
 Trains `configs/vc_inr.py:demo` and `configs/klt.py:demo` on tiles of photographs that scikit-image carries, then measures both,
-JPEG and JPEG 2000 on tiles of other photographs. Exits with status 1 where rate does not rise with λ, or where
-another process decodes anything else than this one. A demo that was interrupted goes on where it stopped.
+JPEG and JPEG 2000 on tiles of other photographs. Exits with status 1 where rate does not rise with λ, or where another process
+decodes other pictures than this one. An interrupted demo resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SHOWN = 6
 
 
 def demo(out: Path) -> None:
-    """Runs the demo in a folder. RuntimeError where something that must hold does not."""
+    """Runs the demo in a folder. RuntimeError where one of its checks fails."""
     started = time.time()
     configs = {"klt": klt.get_config("demo"), "vc_inr": vc_inr.get_config("demo")}
     if (out / "rd.json").exists():
@@ -67,7 +67,7 @@ def demo(out: Path) -> None:
 
 
 def check_other_process(model: Model, tiles: list[np.ndarray], folder: Path) -> None:
-    """Writes every point's files and has another process decode them, from the files and the model's folder alone."""
+    """Writes every point's files and decodes them in another process, which gets only the files and the model's folder."""
     files, pictures = folder / "files", folder / "decoded"
     shutil.rmtree(pictures, ignore_errors=True)
     files.mkdir(exist_ok=True)
@@ -83,7 +83,7 @@ def check_other_process(model: Model, tiles: list[np.ndarray], folder: Path) -> 
         raise RuntimeError(f"another process could not decode the files in {files}")
     for path, decoded in expected.items():
         other = np.asarray(Image.open(pictures / f"{path.stem}.png"))
-        # The symbols are equal (the checksum says so); a value on the edge between two 8-bit steps may round either way.
+        # The symbols are equal (a checksum verifies it); values halfway between two 8-bit steps may round either way.
         gap = np.abs(other.astype(int) - decoded)
         if gap.max() > 1 or gap.mean() > 1e-3:
             raise RuntimeError(f"{path} decodes to another picture in another process")
@@ -102,7 +102,7 @@ def check_order(rows: list[dict]) -> None:
 
 
 def draw(model: Model, tiles: list[np.ndarray], path: Path) -> None:
-    """Original, decoded and error of some tiles at the model's finest point."""
+    """Plots original, decoded and error of some tiles at the model's finest point."""
     point = len(model.points) - 1
     files = model.encode_batch(tiles, point)
     rows = [
@@ -113,9 +113,9 @@ def draw(model: Model, tiles: list[np.ndarray], path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the demo and returns the exit status: 1 where something that must hold does not."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.demo", description="The whole of it in minutes.")
-    parser.add_argument("--out", type=Path, default="out/demo", help="where all goes; a finished demo there is done afresh")
+    """Runs the demo and returns the exit status: 1 where one of its checks fails."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.demo", description="The whole project in minutes.")
+    parser.add_argument("--out", type=Path, default="out/demo", help="folder of all results; a finished demo there is repeated")
     options = parser.parse_args(arguments)
     use_cpu_cores(batch_sizes(vc_inr.get_config("demo").to_dict()))
     try:

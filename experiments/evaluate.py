@@ -1,11 +1,11 @@
-"""Measures a trained model on its test split, from files written and read back, beside classical codecs.
+"""Measures a trained model and classical codecs on the model's test split, on files that were decoded again.
 
     python -m experiments.evaluate --workdir=DIR --out=DIR/rd.json [--no-classical] [--limit=N] [--record=docs/results/NAME.json]
     python -m experiments.evaluate --model=photo --out=rd.json
 
 Writes a JSON list with one object per operating point, which holds means and each signal's rate and quality; with --record also
-a file with the run's provenance, for `make results`. Where encoding fits each signal for long, a measurement with --workdir that
-was interrupted goes on from WORKDIR/encodings.
+a file with the run's provenance, for `make results`. For codecs that fit each signal for long, an interrupted measurement with
+--workdir resumes from WORKDIR/encodings.
 """
 
 from __future__ import annotations
@@ -36,8 +36,11 @@ from vcinr.trees import write_atomically
 def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0, name: str = "") -> list[dict]:
     """Rows of a model on its config's test split, then of the classical codecs.
 
-    workdir: of a run of `experiments.train`, whose model is measured and whose unfinished fits are gone on with.   name: measures
-    a model at hand instead, such as ``photo``; nothing is read from ``workdir`` then, nor written to it.
+    Args:
+      workdir: of a run of `experiments.train`; its model is measured, and fits are kept in its folder ``encodings``.
+      classical: whether to measure JPEG and JPEG 2000 too.
+      limit: number of test signals; 0: as the config says.
+      name: a model to measure instead, such as ``photo``; ``workdir`` is not used then.
     """
     model = load(name or Path(workdir) / "model")
     config = ConfigDict(model.info["config"])
@@ -57,19 +60,19 @@ def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0, name: 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, writes and prints; returns the exit status, 1 where the model or its data set is missing, or a fit fails.
 
-    The time of a record is that of this measurement since its last start, and with --workdir that of training too.
+    The duration in a record counts this measurement since its last start, and with --workdir the training.
     """
     parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description="Measures a trained model.")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--workdir", default="", help="where experiments.train wrote its model")
-    source.add_argument("--model", default="", help="a model at hand instead, such as photo (see `vcinr models`)")
+    source.add_argument("--model", default="", help="a model to measure instead, such as photo (see `vcinr models`)")
     parser.add_argument("--out", required=True, help="the JSON file to write")
     parser.add_argument(
         "--classical", action=argparse.BooleanOptionalAction, default=True, help="JPEG and JPEG 2000 on the same pictures"
     )
     parser.add_argument("--record", default="", help="also write the points with their provenance to this file")
-    parser.add_argument("--notes", default="", help="what a reader of the record must know")
-    parser.add_argument("--limit", type=int, default=0, help="signals to measure; 0 for what the config says")
+    parser.add_argument("--notes", default="", help="remarks for readers of the record")
+    parser.add_argument("--limit", type=int, default=0, help="number of signals to measure; 0: as the config says")
     options = parser.parse_args(arguments)
     use_cpu_cores()
     logging.basicConfig(format="%(message)s")

@@ -3,10 +3,10 @@
     python -m experiments.prepare demo
     python -m experiments.meta_speedup --workdir=DIR [--data demo] [--tiles 32] [--pictures 100] [--seeds 3] [--steps 1500]
 
-The same network, pictures, optimiser and penalty: one fit from a random start, and one from meta-learned weights after their
-three inner steps, which count. A second basic fit has the rate that serves random starts best on validation pictures. The paper
-finds a tenth of the steps. Prints a table, and writes it and the curves to docs/results/studies/meta_speedup.json and .png.
-Five to six minutes on two cores.
+Two fits of the same network to the same pictures, with the same optimiser and penalty: one from a random start, one from
+meta-learned weights after three inner steps, which count as steps. A third fit, from a random start, has the learning rate that
+is best for random starts on validation pictures. The paper needs a tenth of the steps. Prints a table, and writes it and the
+curves to docs/results/studies/meta_speedup.json and .png. Five to six minutes on two cores.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from experiments.data import evenly_spaced, tiles
 from vcinr.adaptation.long_fit import OptimiserSpec, overfit
 from vcinr.adaptation.meta_learning import AdaptationConfig
 from vcinr.codecs.strumpler_meta import StrumplerMeta, StrumplerMetaConfig, base_weights, first_updates
-from vcinr.codecs.whole_signals import SignalBatch, batches_of_equal_shape
 from vcinr.datasets.catalogue import load_split
 from vcinr.datasets.sources import PatchSource
 from vcinr.evaluation.metrics import psnr_db
@@ -40,53 +39,56 @@ from vcinr.report.studies import save_study, study_table
 from vcinr.signals.patches import to_signal
 from vcinr.stage import TrainingConfig
 from vcinr.training.run import train
-from vcinr.weights import coding as weight_coding
-from vcinr.weights.coding import Batch, FitConfig
+from vcinr.weights.fit import Batch, FitConfig, fit_loss, make_batch, signal_error, signal_errors
+from vcinr.weights.signal_batches import SignalBatch, batches_of_equal_shape
 
 EVERY = 10
 """Steps between two points of a curve."""
 
 TUNING_PICTURES = 32
-"""Validation pictures, at most, that the basic codec's own rate is chosen on."""
+"""Largest number of validation pictures on which the basic codec's learning rate is chosen."""
 
 GREYS = ("tab:grey", "black")
 
 
 def curve_loss(config: FitConfig, shared: Any, update: Any, data: Any, step: Any) -> tuple[jax.Array, jax.Array]:
-    """(MSE, which curves show; MSE + λ Σ|Δ|, which is minimised)."""
-    error = weight_coding.signal_error(config, shared, update, data)
-    return error, weight_coding.fit_loss(config, shared, update, data, step)
+    """(MSE, which curves show; MSE + λ Σ|Δ|, which the fit minimises)."""
+    error = signal_error(config, shared, update, data)
+    return error, fit_loss(config, shared, update, data, step)
 
 
 def curves(fit: FitConfig, batch: Batch, updates: Any, lr: float, steps: int) -> np.ndarray:
-    """PSNR in dB [pictures, 1 + steps / `EVERY`] of the best so far, after as many updates as `updates_seen` says."""
-    start = weight_coding.signal_errors(fit, batch, updates)
+    """Best PSNR so far in dB, [pictures, 1 + steps / `EVERY`]; `updates_seen` counts the updates before each point."""
+    start = signal_errors(fit, batch, updates)
     options = {"chunk_steps": EVERY, "labels": batch.labels}
     found = overfit(curve_loss, fit, batch.shared, updates, batch.data, OptimiserSpec(lr), steps, **options)
     return psnr_db(np.column_stack([start, found.losses]))
 
 
-def updates_seen(num_points: int) -> np.ndarray:
-    """Updates that each point of a curve has seen: a fit that `EVERY` steps were asked of has seen the result of all but its
-    last update, and only at the very end that one, too."""
-    at = np.arange(num_points) * EVERY
+def updates_seen(length: int) -> np.ndarray:
+    """Number of updates before each point of a curve of this length.
+
+    A loss is evaluated before its step's update. After a chunk of `EVERY` steps the last update has thus not been evaluated yet;
+    the fit evaluates it only at its very end.
+    """
+    at = np.arange(length) * EVERY
     at[1:-1] -= 1
     return at
 
 
-def steps_to(levels: np.ndarray, curve: np.ndarray, wanted: float) -> float:
-    """The step, between points of a rising curve [n] at ``levels`` [n], where it first reaches ``wanted``; inf where never."""
+def steps_to(steps: np.ndarray, curve: np.ndarray, wanted: float) -> float:
+    """The step, interpolated, where a rising curve [n], given at ``steps`` [n], first reaches ``wanted``; inf where never."""
     if curve[-1] < wanted:
         return float("inf")
     after = int(np.argmax(curve >= wanted))
     if after == 0:
-        return float(levels[0])
+        return float(steps[0])
     share = (wanted - curve[after - 1]) / (curve[after] - curve[after - 1])
-    return float(levels[after - 1] + share * (levels[after] - levels[after - 1]))
+    return float(steps[after - 1] + share * (steps[after] - steps[after - 1]))
 
 
 def held_out(options: argparse.Namespace, split: str, count: int) -> SignalBatch:
-    """``count`` pictures of a split as one batch, evenly spaced over the set; fewer of "validation" where it has no more."""
+    """``count`` pictures of a split as one batch, evenly spaced over the set; of "validation" as many as there are, if fewer."""
     pictures = list(load_split(options.data, split))
     if options.tiles:
         pictures = [tile for picture in pictures for tile in tiles(picture, options.tiles)]
@@ -103,7 +105,7 @@ def held_out(options: argparse.Namespace, split: str, count: int) -> SignalBatch
 
 
 def codec_of(options: argparse.Namespace, side: tuple[int, ...]) -> StrumplerMeta:
-    """The meta-learned codec; the basic one's network is the same."""
+    """The meta-learned codec; the basic codec has the same network."""
     field = FieldConfig(
         num_layers=options.layers,
         width=options.width,
@@ -116,29 +118,29 @@ def codec_of(options: argparse.Namespace, side: tuple[int, ...]) -> StrumplerMet
 
 
 def basic_curves(options: argparse.Namespace, codec: StrumplerMeta, seed: int, signals: SignalBatch, lr: float) -> np.ndarray:
-    """Curves [pictures, points] from a random start at a rate."""
+    """Curves [pictures, points] from a random start with learning rate ``lr``."""
     field = codec.config.field
     plain = siren.flatten(siren.init_layers(jax.random.key(seed), field.sizes(), field.omega_0))
-    batch = weight_coding.make_batch(field, jnp.zeros_like(plain), signals, "basic")
+    batch = make_batch(field, jnp.zeros_like(plain), signals, "basic")
     starts = jnp.tile(plain, (len(signals.indices), 1))
     return curves(FitConfig(field, options.l1), batch, starts, lr, options.steps)
 
 
 def meta_curves(options: argparse.Namespace, seed: int, signals: SignalBatch, source: PatchSource) -> np.ndarray:
-    """Curves [pictures, points] from meta-learned weights, which are learned first.
+    """Curves [pictures, points] from meta-learned weights; trains these first.
 
-    ValueError where the workdir holds weights that were learned from other data or otherwise.
+    ValueError where the workdir holds weights that were trained on other data or with other settings.
     """
     codec = codec_of(options, source.patch)
     c = codec.config
     data = json.dumps({"data": options.data, "tiles": options.tiles})
     params = train(codec, source, seed=seed, workdir=Path(options.workdir) / f"seed{seed}", config_json=data)
-    batch = weight_coding.make_batch(c.field, base_weights(c, params["shared"]), signals, "meta")
+    batch = make_batch(c.field, base_weights(c, params["shared"]), signals, "meta")
     return curves(FitConfig(c.field, options.l1), batch, first_updates(c, params, signals), options.lr, options.steps)
 
 
 def best_basic_lr(options: argparse.Namespace, codec: StrumplerMeta) -> tuple[float, dict[float, float]]:
-    """(the rate at which random starts end at the highest PSNR on validation pictures, that PSNR at each rate)."""
+    """(learning rate with the highest final PSNR of random starts on validation pictures, final PSNR at each learning rate)."""
     signals = held_out(options, "validation", TUNING_PICTURES)
     rates = dict.fromkeys((options.lr, *options.basic_lrs))
     ends = {lr: float(basic_curves(options, codec, 0, signals, lr)[:, -1].mean()) for lr in rates}
@@ -146,7 +148,14 @@ def best_basic_lr(options: argparse.Namespace, codec: StrumplerMeta) -> tuple[fl
 
 
 def summary(options: argparse.Namespace, basic: np.ndarray, meta: np.ndarray, inner: int) -> tuple[list[str], list[list[Any]]]:
-    """(columns, rows); basic, meta: curves [seeds, pictures, points]; inner: steps before the meta-learned curve begins."""
+    """(columns, rows) of the table.
+
+    Args:
+      options: of the command line.
+      basic: curves [seeds, pictures, points].
+      meta: the same, of meta-learned weights.
+      inner: inner steps before the meta-learned curve begins.
+    """
     at = updates_seen(basic.shape[-1])
     rows = []
     for point in sorted({int(options.steps * share) // EVERY for share in (0.05, 0.1, 0.25, 0.5, 1.0)} - {0}):
@@ -175,7 +184,7 @@ def summary(options: argparse.Namespace, basic: np.ndarray, meta: np.ndarray, in
         "PSNR",
         "steps to it, meta",
         "share",
-        "median share a picture",
+        "median share per picture",
         "pictures that reach it",
         "gain at equal steps",
     ]
@@ -188,7 +197,15 @@ def _spread(values: np.ndarray, digits: int = 2) -> str:
 
 
 def plot(path: Path, basic: dict[float, np.ndarray], meta: np.ndarray, lr: float, inner: int) -> None:
-    """Mean curves, a thin line a seed, over a logarithm of the steps; basic: those of each rate, ``lr`` that of ``meta``."""
+    """Plots mean curves over the steps, on a logarithmic axis, one line per seed.
+
+    Args:
+      path: of the PNG file.
+      basic: learning rate → curves.
+      meta: curves of meta-learned weights.
+      lr: learning rate of ``meta``.
+      inner: inner steps before the meta-learned curve begins.
+    """
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     shown = [(f"basic, {each:g}", rows, 0, colour) for (each, rows), colour in zip(basic.items(), GREYS, strict=False)]
@@ -236,10 +253,10 @@ def study(options: argparse.Namespace) -> str:
         about=(
             f"{meta.shape[1]} held-out pictures of {options.data}, {'×'.join(map(str, side))}, {options.seeds} seeds; networks "
             f"of {options.layers} × {options.width} sine units, {siren.num_weights(codec.config.field.sizes())} weights; an L1 "
-            f"penalty of {options.l1:g} for both. Adam at {options.lr:g} for meta-learned; for basic at that rate and at the "
-            f"one where its fits of validation pictures end best ({ends}). θ₀ was learned in {options.meta_steps} outer steps of "
-            f"16 crops; its {inner} inner steps count. PSNR in dB of floats, the best so far, mean over pictures ± "
-            "standard deviation over seeds. Share: steps of meta-learned over those of basic, of the mean curves and of single "
+            f"penalty of {options.l1:g} for both. Adam at {options.lr:g} for meta-learned; for basic at that learning rate, and "
+            f"at the one with the highest final PSNR on validation pictures ({ends}). θ₀ was learned in {options.meta_steps} "
+            f"outer steps of 16 crops; its {inner} inner steps count. PSNR in dB of floats, the best so far, mean over pictures "
+            "± standard deviation over seeds. Share: steps of meta-learned over those of basic, of the mean curves and of single "
             "pictures (median)."
         ),
         columns=["lr, basic", *columns],
@@ -254,7 +271,7 @@ def study(options: argparse.Namespace) -> str:
 
 
 def command(options: argparse.Namespace) -> str:
-    """What was run, without the names of this machine's files."""
+    """The command line, without file names of this machine."""
     given = {name: value for name, value in vars(options).items() if name not in ("workdir", "record", "basic_lrs")}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     rates = " ".join(f"{lr:g}" for lr in options.basic_lrs)
@@ -262,23 +279,23 @@ def command(options: argparse.Namespace) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table; the exit status is 1 where data are missing or a setting makes no sense."""
+    """Prints the table; the exit status is 1 where data are missing or a setting is invalid."""
     parser = argparse.ArgumentParser(prog="python -m experiments.meta_speedup", description="What a meta-learned start saves.")
-    parser.add_argument("--workdir", required=True, help="where meta-training goes, and is found again")
+    parser.add_argument("--workdir", required=True, help="folder of the meta-training, which resumes there")
     parser.add_argument("--data", default="demo", help="a prepared data set (%(default)s)")
     parser.add_argument("--tiles", type=int, default=32, help="cut pictures into tiles of this side; 0 for whole (%(default)s)")
     parser.add_argument("--pictures", type=int, default=100, help="held-out pictures (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--steps", type=int, default=1500, help="of each fit (%(default)s)")
-    parser.add_argument("--lr", type=float, default=1e-3, help="of each fit (%(default)s)")
-    rates = "rates that the basic fit's own is chosen from, besides --lr (0.001 0.002 0.004)"
+    parser.add_argument("--seeds", type=int, default=3, help="random starts (%(default)s)")
+    parser.add_argument("--steps", type=int, default=1500, help="steps of each fit (%(default)s)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of each fit (%(default)s)")
+    rates = "candidates for the basic fit's own learning rate, besides --lr (0.001 0.002 0.004)"
     parser.add_argument("--basic-lrs", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3], help=rates)
-    parser.add_argument("--l1", type=float, default=1e-6, help="of each fit (%(default)s)")
+    parser.add_argument("--l1", type=float, default=1e-6, help="L1 penalty of each fit (%(default)s)")
     parser.add_argument("--layers", type=int, default=3, help="sine layers (%(default)s)")
     parser.add_argument("--width", type=int, default=10, help="units of each (%(default)s)")
-    parser.add_argument("--frequencies", type=int, default=4, help="of the encoding (%(default)s)")
+    parser.add_argument("--frequencies", type=int, default=4, help="frequencies of the encoding (%(default)s)")
     parser.add_argument("--meta-steps", type=int, default=800, help="outer steps (%(default)s)")
-    parser.add_argument("--meta-lr", type=float, default=2e-3, help="of the outer steps (%(default)s)")
+    parser.add_argument("--meta-lr", type=float, default=2e-3, help="learning rate of the outer steps (%(default)s)")
     parser.add_argument("--record", default="docs/results/studies/meta_speedup.json", help="the file to write (%(default)s)")
     return run_study(study, parser.parse_args(arguments))
 

@@ -11,7 +11,7 @@ from vcinr.modalities import MODALITIES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare one dataset and say what was prepared, and where; 0, or 1 where it cannot be."""
+    """Prepares one dataset and prints its splits and folder; returns the exit status, 1 where it cannot be prepared."""
     width = max(map(len, DATASETS))
     parser = argparse.ArgumentParser(
         prog="python -m experiments.prepare",

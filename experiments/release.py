@@ -1,10 +1,10 @@
-"""Makes a trained run one of the models that come with the package, and writes its card.
+"""Adds the model of a training run to the models that come with the package, and writes its card.
 
     python -m experiments.release --workdir=runs/NAME --name=tiny --results docs/results/NAME.json [docs/results/OTHER.json …]
 
-Writes vcinr/models/tiny: the model of ``runs/NAME/model``, less the folders of the machine that trained it, and README.md, its
-card. Results are records of `experiments.evaluate --record`, made with this very model: fingerprints are compared. Without
-``--workdir`` a model that is bundled already gets a new card.
+Writes vcinr/models/tiny: the model of ``runs/NAME/model``, without folder names of the machine that trained it, and its card,
+README.md. Results are records of `experiments.evaluate --record`, made with the same model: fingerprints are compared. Without
+``--workdir``, a model that is already bundled gets a new card.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from vcinr.report.records import check_run
 from vcinr.trees import write_atomically
 
 MAX_BYTES = 10_000_000
+"""Largest size of one bundled model."""
 MAX_TOTAL_BYTES = 20_000_000
+"""Largest size of all bundled models together."""
 CARD = "README.md"
 INFO_KEYS = ("command", "config", "config_name", "duration_s", "starts")
 
@@ -48,13 +50,13 @@ DATA = {
     ),
     "demo": "Colour photographs in scikit-image's wheel (see its licence files): `python -m experiments.prepare demo`.",
 }
-"""What a config's ``data.name`` is, and its terms."""
+"""``data.name`` of a config → description of the data and their terms."""
 
 CODECS = {
     "contextual_inr": "a linear field (no gates, no hypernetwork) with a context prior, of no paper; to commit fb99b33 part of "
     "the codec and the config file `vc_inr`",
 }
-"""What a reader should know of a codec besides its name."""
+"""Codec → remark for readers of the card."""
 
 COLUMNS = (
     ("point", "point", "d"),
@@ -70,8 +72,15 @@ COLUMNS = (
 def release(workdir: str | Path, name: str, results: Sequence[str | Path], out: str | Path = BUNDLED) -> Path:
     """Writes the model of ``workdir`` and its card to ``out``/``name``, and returns that folder.
 
-    results: records of `vcinr.report.records.save_run`.   ValueError, and nothing written, where the model is not float16, is
-    not one that `experiments.train` made of a known data set, is larger than a bundled one may be, or was not what is recorded.
+    Args:
+      workdir: of `experiments.train`.
+      name: of the bundled model, a key of `MODELS`.
+      results: records of `vcinr.report.records.save_run`.
+      out: folder of the bundled models.
+
+    Raises:
+      ValueError: the model is not float16, was not made by `experiments.train` on a known data set, is too large, or is not the
+        one that was measured. Nothing is written then.
     """
     trained = load(Path(workdir) / "model")
     check_model(trained)
@@ -92,7 +101,7 @@ def release(workdir: str | Path, name: str, results: Sequence[str | Path], out: 
 
 
 def renew_card(name: str, results: Sequence[str | Path], out: str | Path = BUNDLED) -> Path:
-    """Writes a new card of the model in ``out``/``name``; its other files stay. Returns that folder; ValueError as `release`."""
+    """Writes a new card of the model in ``out``/``name`` and returns that folder. Errors as `release`."""
     folder = Path(out) / name
     model = load(folder)
     records = [read_record(path, model) for path in results]
@@ -101,7 +110,7 @@ def renew_card(name: str, results: Sequence[str | Path], out: str | Path = BUNDL
 
 
 def check_model(model: Model) -> None:
-    """ValueError where a model cannot be bundled, its size and its records aside."""
+    """ValueError where a model cannot be bundled; does not check its size and its records."""
     if model.precision != "float16":
         raise ValueError(f"the model's arrays are {model.precision}: train with --config.model_precision=float16")
     missing = [key for key in INFO_KEYS if not model.info.get(key)]
@@ -118,12 +127,12 @@ def check_model(model: Model) -> None:
 
 
 def without_folders(info: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's info without the command line of each start, which names files of the machine; ``command`` says the same."""
+    """A model's info without the command line of each start, which names files of the machine; ``command`` remains."""
     return {**info, "starts": [{key: value for key, value in start.items() if key != "argv"} for start in info["starts"]]}
 
 
 def read_record(path: str | Path, model: Model) -> dict[str, Any]:
-    """A record with the rows of this model alone; ValueError where it does not tell of each of its points, and of no others."""
+    """A record, reduced to the rows of this model. ValueError unless their fingerprints are those of all the model's points."""
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -136,7 +145,7 @@ def read_record(path: str | Path, model: Model) -> dict[str, Any]:
 
 
 def card(model: Model, name: str, records: Sequence[Mapping[str, Any]]) -> str:
-    """The model card, in Markdown; ``model`` is saved already, for its size."""
+    """The model card, in Markdown; the model must be saved already, because the card names its size."""
     info, start = model.info, model.info["starts"][-1]
     data, environment = info["config"]["data"]["name"], start["environment"]
     versions = ", ".join(f"{key} {environment[key]}" for key in ("python", "jax", "jaxlib", "flax", "optax", "numpy"))
@@ -205,7 +214,7 @@ def results_section(record: Mapping[str, Any]) -> str:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Of all files in a folder."""
+    """Total size of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

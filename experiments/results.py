@@ -12,7 +12,7 @@ from vcinr.report.page import render_results
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Renders the page, names the files written, and returns the exit status: 1 where the points are missing or damaged."""
+    """Renders the page, prints the files written, and returns the exit status: 1 where points are missing or damaged."""
     parser = argparse.ArgumentParser(prog="python -m experiments.results", description="Renders the page of results.")
     parser.add_argument("--folder", default="docs/results", help="where the JSON files are and the plots go (%(default)s)")
     parser.add_argument("--out", default="docs/results.md", help="the page to write (%(default)s)")

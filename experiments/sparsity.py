@@ -1,12 +1,13 @@
-"""Do learned gates spend a file's numbers better? On faces, at equal coded entries and equal optimiser steps.
+"""Do learned gates beat pruning and dense latents at equal numbers of coded entries and optimiser steps? On faces.
 
     python -m experiments.prepare faces
     python -m experiments.sparsity --part=unstructured --workdir=DIR        MSCN against MetaSparseINR, on updates of all weights
     python -m experiments.sparsity --part=structured --workdir=DIR          MSCN against Functa, on shifts
 
-Every method of a part trains for equal steps of equal batches (Schwarz and Teh 2022, sections 5.1 and 5.2, at a size for
-CPUs), then adapts to every test face; PSNR is of the whole face, before quantisation, under the fixed pattern. A finished run
-lies as one JSON file in DIR/PART and is not done again. Ends with a table, and with docs/results/studies/sparsity_PART.json.
+All methods of a part train for equal numbers of steps with equal batches (Schwarz and Teh 2022, sections 5.1 and 5.2, at a size
+for CPUs), then adapt to every test face. PSNR is of the whole face, before quantisation, with the fixed sparsity pattern. Each
+finished run is kept as a JSON file in DIR/PART and not repeated. Prints a table, and writes it to
+docs/results/studies/sparsity_PART.json.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ BATCH = 4
 WEIGHTS = FieldConfig(modulation="weight_update", num_layers=4, width=64)
 SHIFTS = FieldConfig(modulation="shifts", num_layers=6, width=64)
 WEIGHT_LR, SHIFT_LR = 1e-3, 2e-4
-# The outer rate of the log step sizes, in multiples of those above.
+# The learning rate of the log step sizes, in multiples of those above.
 WEIGHT_STEP_RATE, SHIFT_STEP_RATE = 10.0, 20.0
 GATED_SHARE = 0.6
 ROUNDS = 4
@@ -61,30 +62,30 @@ def inner(num_steps: int, step_sizes: str, initial_step: float, step_rate: float
 
 
 def inner_of_weights(step_sizes: str) -> AdaptationConfig:
-    """Two steps; fixed ones start shorter, for a step of 1/λ_max that nothing corrects is too long as θ moves."""
+    """Two steps. Fixed step sizes start smaller: 1/λ_max becomes too large as θ changes, and nothing would correct it."""
     return inner(2, step_sizes, 1.0 if step_sizes == "learned" else 0.3, WEIGHT_STEP_RATE)
 
 
 def inner_of_shifts(step_sizes: str) -> AdaptationConfig:
-    """Three steps, that start short: the curvature grows as θ learns."""
+    """Three steps with small initial sizes, because the curvature grows as θ is trained."""
     return inner(3, step_sizes, 0.1, SHIFT_STEP_RATE)
 
 
 def steps_of(num_steps: int, lr: float, final: float = 0.02) -> TrainingConfig:
-    """A training of that many outer steps. Pruning and closing gates raise the error, so no collapse is watched for."""
+    """A training of ``num_steps`` outer steps. Pruning and closing gates raise the error, so the check for collapse is off."""
     warmup, decay = min(20, num_steps // 5), 0.99
     settings = {"warmup_steps": warmup, "average_decay": decay, "final_lr_fraction": final, "checkpoint_every": 0}
     return TrainingConfig(num_steps, BATCH, lr=lr, collapse_db=0.0, **settings)
 
 
 def gated_steps(steps: int, lr: float) -> dict[str, TrainingConfig]:
-    """The steps of both trainings of an MSCN: with random gates, then with the pattern that they leave."""
+    """Both trainings of an MSCN: with random gates, then with the pattern of those that stay open."""
     gated = round(GATED_SHARE * steps)
     return {"sparsify": steps_of(gated, lr, 0.3), "meta": steps_of(steps - gated, lr)}
 
 
 def meta_sparse_inr(entries: int, steps: int, step_sizes: str) -> LatentCodec:
-    """Two fifths of the steps dense, the others in rounds of pruning and retraining."""
+    """Two fifths of the steps before any pruning, the others in rounds of pruning and retraining."""
     round_steps = 3 * steps // 5 // ROUNDS
     return MetaSparseINR(
         MetaSparseINRConfig(
@@ -126,7 +127,7 @@ def mscn_structured(entries: int, steps: int, step_sizes: str) -> LatentCodec:
 
 
 def functa(entries: int, steps: int, step_sizes: str) -> LatentCodec:
-    """A latent of as many numbers, from which all shifts are made."""
+    """A latent of ``entries`` numbers, from which a linear map makes all shifts."""
     field = dataclasses.replace(SHIFTS, modulation="latent_shifts", latent_dim=entries)
     return Functa(FunctaConfig(patch=PATCH, field=field, adaptation=inner_of_shifts(step_sizes), meta=steps_of(steps, SHIFT_LR)))
 
@@ -136,8 +137,13 @@ Method = tuple[Callable[[int, int, str], LatentCodec], str]
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """title, sizes: entries that a file pays for.  methods: name → (codec of entries and steps, step sizes); the first is what
-    the others are compared with."""
+    """One comparison.
+
+    title: of the study.
+    sizes: numbers of coded entries.
+    methods: name → (function of entries, steps and step sizes that makes the codec; step sizes). The others are compared with the
+        first.
+    """
 
     title: str
     sizes: tuple[int, ...]
@@ -165,7 +171,7 @@ PARTS = {
 
 @dataclasses.dataclass(frozen=True)
 class FieldOnly:
-    """What `vcinr.training` asks of a codec, without the stages of its compression."""
+    """A codec for `vcinr.training` with the stages of its field only, without those of its compression."""
 
     codec: LatentCodec
 
@@ -193,14 +199,19 @@ class FieldOnly:
 
 
 def squared_error(codec: LatentCodec, params: Any, values: jax.Array) -> jax.Array:
-    """MSE of the field that adapts to one face, at all coordinates."""
+    """MSE of the field adapted to one face, at all coordinates."""
     return codec.distortion(params, codec.adapt(params, values), values)
 
 
 def run(codec: LatentCodec, seed: int, faces: PatchSource, test: np.ndarray, workdir: Path) -> dict[str, Any]:
-    """Trains one codec and measures it: entries coded, PSNR of every test face in decibels, seconds.
+    """Trains one codec and measures it: number of coded entries, PSNR of every test face in dB, seconds.
 
-    test: faces float32 [m, n, 3] in [0, 1].
+    Args:
+      codec: to be trained.
+      seed: of the training.
+      faces: training set.
+      test: faces, float32 [m, n, 3] in [0, 1].
+      workdir: folder of the training.
     """
     started = time.time()
     params = train(FieldOnly(codec), faces, seed=seed, workdir=workdir)
@@ -210,7 +221,7 @@ def run(codec: LatentCodec, seed: int, faces: PatchSource, test: np.ndarray, wor
 
 
 def finished(path: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What ``make`` found, from the file where it is there. ValueError where that was found with other settings."""
+    """The result of ``make()``, or of the file if it exists. ValueError where the file was made with other settings."""
     if path.exists():
         row = json.loads(path.read_text())
         if row["settings"] != settings:
@@ -224,7 +235,10 @@ def finished(path: Path, settings: dict[str, Any], make: Callable[[], dict[str, 
 def summary(part: Part, sizes: Sequence[int], means: dict[tuple[str, int], np.ndarray]) -> tuple[list[str], list[list[Any]]]:
     """(columns, rows) of the table: mean PSNR ± standard deviation over seeds, and paired differences ± their standard error.
 
-    means: (method, size) → mean PSNR over the test faces of each seed, dB.
+    Args:
+      part: the comparison.
+      sizes: numbers of coded entries.
+      means: (method, size) → mean PSNR over the test faces in dB, one value per seed.
     """
     first, *others = [method for method in part.methods if (method, sizes[0]) in means]
     columns = ["coded entries", first, *(name for method in others for name in (method, f"Δ to {first}"))]
@@ -248,11 +262,11 @@ def summary(part: Part, sizes: Sequence[int], means: dict[tuple[str, int], np.nd
 
 
 def study(options: argparse.Namespace) -> str:
-    """Does all runs that are missing, writes the study and returns its table."""
+    """Runs what is not finished yet, writes the study and returns its table."""
     part = PARTS[options.part]
     workdir = Path(options.workdir) / options.part
     workdir.mkdir(parents=True, exist_ok=True)
-    # Runs differ in seeds, masks and sizes more than in programs: those of one are those of many.
+    # Many runs share compiled programs.
     jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
     faces = PatchSource(load_split("faces", "train"), PATCH)
     held_out = np.stack(list(load_split("faces", "test")))[: options.limit or None]
@@ -261,7 +275,7 @@ def study(options: argparse.Namespace) -> str:
     means: dict[tuple[str, int], np.ndarray] = {}
     seconds, coded = 0.0, {}
     source = provenance()
-    # Seed by seed, so that a study that was cut short has whole tables of fewer seeds.
+    # Seed by seed, so that an interrupted study has complete tables of fewer seeds.
     runs = [(seed, size, method) for seed in range(options.seeds) for size in sizes for method in part.methods]
     for number, (seed, size, method) in enumerate(runs, start=1):
         make, step_sizes = part.methods[method]
@@ -294,16 +308,16 @@ def study(options: argparse.Namespace) -> str:
         ),
         source=source,
         duration_s=seconds,
-        notes=f"Entries coded where they are not those of the row: {'; '.join(fewer)}." if fewer else "",
+        notes=f"Numbers of coded entries that differ from their row: {'; '.join(fewer)}." if fewer else "",
     )
     return study_table(found)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a part and prints its table; the exit status is 1 where the faces are missing or the workdir is another study's."""
+    """Runs a part and prints its table; the exit status is 1 where the faces are missing or the workdir has other settings."""
     parser = argparse.ArgumentParser(prog="python -m experiments.sparsity", description="Sparse fields at equal coded entries.")
     parser.add_argument("--part", required=True, choices=sorted(PARTS), help="which comparison")
-    parser.add_argument("--workdir", required=True, help="where runs go, and are found again")
+    parser.add_argument("--workdir", required=True, help="folder of the runs, which resume there")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, … (%(default)s)")
     parser.add_argument("--steps", type=int, default=400, help="outer steps of every method (%(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", help="coded entries (the part's own)")

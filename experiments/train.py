@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/vc_inr.py:cifar10_small --workdir=DIR [--config.meta.num_steps=2000 …]
 
-The same command goes on where a run stopped. DIR/model is the trained model.
+The same command resumes an interrupted run. DIR/model is the trained model.
 """
 
 from __future__ import annotations
@@ -42,11 +42,16 @@ VALIDATION_SIGNALS = 32
 
 
 def train(config: ConfigDict, workdir: str | Path, quiet: bool = False, options: Sequence[str] = ()) -> Model:
-    """Trains all stages of the config's codec in ``workdir``, resuming what is there, and writes ``workdir/model``.
+    """Trains all stages of the config's codec in ``workdir``, resuming where a run stopped, and writes ``workdir/model``.
 
-    The model's points carry their rate and quality on at most 32 validation patches, unless the codec takes signals whole and
-    fits each for long. A codec without stages, which has nothing to train, needs no data here.
-    options: the command line's, kept in the model's info; ``duration_s`` there is that of the last start alone.
+    The model's points hold their rate and quality on at most 32 validation patches, except for codecs that take signals whole,
+    whose fits take long. Codecs without stages need no data here.
+
+    Args:
+      config: see `configs.base.make_config`.
+      workdir: folder of checkpoints, logs and the model.
+      quiet: print no progress.
+      options: of the command line, kept in the model's info; ``duration_s`` there counts from the last start only.
     """
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
     started = time.time()
@@ -88,7 +93,7 @@ def train(config: ConfigDict, workdir: str | Path, quiet: bool = False, options:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser; but a --config.KEY that the config does not have ends in one line that names the nearest, not in a trace."""
+    """absl's parser, but an unknown --config.KEY ends in one line that names the nearest key instead of in a traceback."""
     try:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError):
@@ -103,13 +108,13 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def batch_sizes(config: Mapping[str, Any]) -> list[int]:
-    """Of all trainings in a config."""
+    """The batch sizes of all trainings in a config."""
     nested = [size for value in config.values() if isinstance(value, Mapping) for size in batch_sizes(value)]
     return [config["batch_size"], *nested] if "batch_size" in config else nested
 
 
 def given_options() -> list[str]:
-    """The config and its overrides in one spelling, however the command line spelt them."""
+    """The config and its overrides in a canonical spelling."""
     flag = flags.FLAGS["config"]
     overrides = config_flags.get_override_values(flag)
     return [
@@ -128,7 +133,7 @@ def main(argv):
             use_cpu_cores(batch_sizes(_CONFIG.value.to_dict()))
         for stage in codec_of(_CONFIG.value).stages():
             if isinstance(stage, Stage):
-                make_schedule(stage.training)  # What is wrong with the last stage is said before the first is trained.
+                make_schedule(stage.training)  # Reports errors in any stage's config before the first stage is trained.
     except (OSError, ValueError) as error:  # OSError: there is no such file
         sys.exit(f"--config: {error}")
     if _NUM_PROCESSES.value > 1:

@@ -42,7 +42,7 @@ def test_a_curve_ten_times_as_steep_takes_a_tenth_of_the_steps():
     assert [row[0] for row in rows] == [49, 99, 249, 499, 1000]
     for row in rows:
         found = dict(zip(columns, row, strict=True))
-        assert (found["share"], found["median share a picture"]) == ("0.100", "0.100")
+        assert (found["share"], found["median share per picture"]) == ("0.100", "0.100")
         assert found["pictures that reach it"] == "100 %"
         assert found["gain at equal steps"] == f"{0.09 * row[0]:.2f} ± 0.00"
     # Steps before its curve begins count; a quality that is never reached is said to be.

@@ -230,7 +230,7 @@ def _count_differences(decoded: Sequence[np.ndarray], together: Sequence[np.ndar
         gap = np.abs(alone.astype(np.int64) - np.asarray(shared).astype(np.int64))
         if gap.max() > 1:
             raise MeasurementError(
-                f"signal {index} decodes otherwise from the container than from its own file, with values up to {gap.max()} steps off"
+                f"signal {index} decodes otherwise from the container than from its own file: values differ by {gap.max()} steps"
             )
         differences += int(gap.sum())
     if differences > MAX_ROUNDING_DIFFERENCES * sum(alone.size for alone in decoded):

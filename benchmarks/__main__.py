@@ -1,4 +1,4 @@
-"""Prints all benchmarks, as ratios with medians over paired runs.
+"""Prints all benchmarks: medians, and ratios over paired runs.
 
     python -m benchmarks [--quick]        (what `make bench` runs)
 
@@ -24,7 +24,7 @@ from vcinr.provenance import environment
 
 
 def machine() -> str:
-    """The line that makes the numbers mean something."""
+    """One line about the machine and versions that the numbers were measured with."""
     about = environment()
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -38,7 +38,7 @@ def machine() -> str:
 
 
 def sections(quick: bool) -> Iterator[tuple[str, Callable[[], Table]]]:
-    """(what is measured, the measurement), in order."""
+    """(name of the subject, function that measures it), in order."""
     config = vc_inr_config(num_layers=2, width=32, patch=16) if quick else vc_inr_config()
     repeats = 5 if quick else 9
     yield "the range coder", lambda: coder.compare(10**5 if quick else 10**6, repeats)
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     progress = Console(stderr=True)
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(machine(), highlight=False)
-    console.print("Medians; a ratio is the median of those of paired runs, with the least and the greatest.\n", highlight=False)
+    console.print("Medians; ratios: median (minimum to maximum) over paired runs.\n", highlight=False)
     for what, measure in sections(options.quick):
         with progress.status(f"measuring {what} …"):
             table = measure()

@@ -1,4 +1,4 @@
-"""The range coder: bytes over the tables' entropy, and symbols a second."""
+"""The range coder: bytes relative to the tables' entropy, and symbols per second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ NUM_TABLES = 64
 
 @dataclasses.dataclass(frozen=True)
 class Overhead:
-    """What a stream takes: symbols in it, coded bytes, and bits that its tables say it costs."""
+    """Cost of a stream.
+
+    num_symbols: number of symbols.
+    num_bytes: length of the coded stream.
+    table_bits: sum of the symbols' code lengths in the tables.
+    """
 
     num_symbols: int
     num_bytes: int
@@ -25,38 +30,38 @@ class Overhead:
 
     @property
     def extra_bits(self) -> float:
-        """Bits beyond the tables' entropy."""
+        """Bits beyond the symbols' code lengths in the tables."""
         return 8 * self.num_bytes - self.table_bits
 
 
 def logistic_tables() -> tuple[np.ndarray, Tables]:
-    """Scales from near-silent to wide, float64 [t], and the tables of logistic distributions of these."""
+    """Scales from 0.1 to 20, float64 [t], and tables of logistic distributions with these scales."""
     scales = np.geomspace(0.1, 20.0, NUM_TABLES)
     far = np.full(NUM_TABLES, 2**15)
     return scales, tables_from_cdf(lambda edges: expit(edges / scales), -far, far)
 
 
 def draw(scales: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(symbols, index), int32 [count]: as latents come, one symbol a table and signal, signal after signal."""
+    """(symbols, table indices), int32 [count], in the order of latents: one symbol per table and signal, signal by signal."""
     index = np.resize(np.arange(NUM_TABLES, dtype=np.int32), count)
     return np.rint(np.random.default_rng(0).logistic(0, scales[index])).astype(np.int32), index
 
 
 def encoded(symbols: np.ndarray, model: Table) -> bytes:
-    """One stream."""
+    """The symbols coded as one stream."""
     encoder = Encoder()
     encoder.encode(symbols, model)
     return encoder.finish()
 
 
 def overhead(tables: Tables, symbols: np.ndarray, index: np.ndarray) -> Overhead:
-    """Bytes of one stream and what its tables say."""
+    """Coded length of one stream, and its length according to the tables."""
     bits = float(code_length_bits(tables, symbols, index).sum())
     return Overhead(symbols.size, len(encoded(symbols, Table(tables, index))), bits)
 
 
 def compare(count: int, repeats: int) -> Printed:
-    """Streams of one signal, of many, and speed on the longest."""
+    """Table of overhead and speed for a stream of one signal, of 100 signals, and of ``count`` symbols."""
     scales, tables = logistic_tables()
     symbols, index = draw(scales, count)
     title = f"The range coder: {NUM_TABLES} tables of logistic distributions, scales {scales[0]:g} to {scales[-1]:g}"

@@ -1,4 +1,4 @@
-"""The gradient of a batch of fits, coordinates last against coordinates first, by width."""
+"""The gradient of a batch of fits by width, with coordinates along the first axis and along the last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAYOUTS = {"coordinates first": siren.apply_rows, "coordinates last": siren.appl
 
 
 def gradient(apply: Callable, width: int, num_signals: int, side: int) -> Callable[[], list[siren.Layer]]:
-    """A compiled gradient of the mean squared error of ``num_signals`` SIRENs of their own, 3 × width, on side × side samples."""
+    """A compiled gradient of the mean squared error of ``num_signals`` separate SIRENs, 3 × width, on side × side samples."""
     coords = jnp.asarray(pixel_grid((side, side)))
     layers = siren.init_layers(jax.random.key(0), siren.layer_sizes(2, 3, 3, width), 30.0)
     layers = jax.tree.map(lambda a: jnp.broadcast_to(a, (num_signals, *a.shape)), layers)
@@ -27,7 +27,7 @@ def gradient(apply: Callable, width: int, num_signals: int, side: int) -> Callab
 
 
 def compare(widths: tuple[int, ...], repeats: int, num_signals: int = 16, side: int = 32) -> Table:
-    """Times by width, and their ratio."""
+    """Table of times by width, and their ratio."""
     table = Table(title=f"gradient of {num_signals} fits of 3 × width, {side}×{side} samples", title_justify="left")
     for heading in ("width", *(f"{layout}, ms" for layout in LAYOUTS), "first / last"):
         table.add_column(heading, justify="right")

@@ -1,4 +1,4 @@
-"""A meta-training step of a VC-INR against the same step written naively, and without each of its savings."""
+"""A meta-training step of a VC-INR, compared with the same step without each of its optimisations, and without all."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from vcinr.training.state import init_state
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One way to write the step.
+    """One implementation of the step.
 
-    sine: key of `SINES`.   looped: inner steps as a Python loop whose every intermediate is kept, instead of a scan that
-    computes them again.   microbatch: examples that a device takes at once, 0 for its whole share.
+    sine: key of `SINES`.
+    looped: inner steps as a Python loop that keeps all intermediates, instead of a scan that recomputes them.
+    microbatch: examples per device at once; 0: the device's whole share of the batch.
     """
 
     sine: str = "fast"
@@ -49,7 +50,7 @@ VARIANTS = {
 
 
 def looped_meta_loss(config: VCINRConfig, trained: Mapping[str, Any], example: Mapping[str, jax.Array]) -> tuple[jax.Array, dict]:
-    """`vcinr.adaptation.meta_learning.meta_loss` as one would first write it."""
+    """A naive implementation of `vcinr.adaptation.meta_learning.meta_loss`."""
 
     def loss(phi: jax.Array) -> jax.Array:
         return signal_loss(config, trained["shared"], phi, example["values"])
@@ -62,7 +63,7 @@ def looped_meta_loss(config: VCINRConfig, trained: Mapping[str, Any], example: M
 
 
 def meta_stage(config: VCINRConfig, variant: Variant) -> Stage:
-    """The meta-training stage, written in one of its ways; its loss and its gradient are those of every other."""
+    """The meta-training stage in one implementation; loss and gradient are the same in all."""
     config = dataclasses.replace(config, field=dataclasses.replace(config.field, sine=variant.sine))
     stage = _stage(VCINR(config))
     stage = dataclasses.replace(stage, training=dataclasses.replace(stage.training, microbatch=variant.microbatch))
@@ -76,9 +77,9 @@ def _stage(codec: VCINR) -> Stage:
 
 
 class Stepper:
-    """A compiled meta-training step with its state: call it to take one.
+    """A compiled meta-training step with its state; a call takes one step.
 
-    temp_bytes: what XLA's own memory analysis says that the step needs besides its arguments and results.
+    temp_bytes: memory besides arguments and results, by XLA's memory analysis.
     """
 
     def __init__(self, stage: Stage, trainable: Any, batch: Mapping[str, np.ndarray]):
@@ -95,7 +96,7 @@ class Stepper:
 
 
 def steppers(config: VCINRConfig, variants: Mapping[str, Variant]) -> dict[str, Stepper]:
-    """Each variant's step, compiled, all from one start and on one batch."""
+    """The compiled step of each variant, all with the same initial state and batch."""
     codec = VCINR(config)
     stage = _stage(codec)
     params = codec.init(jax.random.key(0))
@@ -108,7 +109,7 @@ def steppers(config: VCINRConfig, variants: Mapping[str, Variant]) -> dict[str, 
 
 
 def compare(config: VCINRConfig, repeats: int, ablations: bool = True) -> Table:
-    """Time and temporary memory of the naive step, and with ``ablations`` of every other variant, beside ours."""
+    """Table of time and temporary memory of our step and the naive one, and with ``ablations`` of every other variant."""
     made = steppers(config, VARIANTS if ablations else {name: VARIANTS[name] for name in (OURS, NAIVE)})
     times = paired_times(made, repeats)
     batches = f"batch {config.meta.batch_size}, microbatches of {VARIANTS[OURS].microbatch}"

@@ -1,4 +1,4 @@
-"""What is measured: synthetic pictures, a VC-INR config, and an untrained model of it."""
+"""Subjects of the benchmarks: synthetic pictures, a VC-INR config, and an untrained model of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vcinr.stage import TrainingConfig
 
 
 def vc_inr_config(num_layers: int = 5, width: int = 64, batch_size: int = 16, patch: int = 32) -> VCINRConfig:
-    """Low-rank gates from a latent of 64, one operating point."""
+    """A config with low-rank gates from a latent of 64, and one operating point."""
     return VCINRConfig(
         patch=(patch, patch),
         field=FieldConfig(num_layers=num_layers, width=width, latent_dim=64),
@@ -26,7 +26,7 @@ def vc_inr_config(num_layers: int = 5, width: int = 64, batch_size: int = 16, pa
 
 
 def describe(config: VCINRConfig) -> str:
-    """The sizes that a measurement is of, in a line."""
+    """The sizes of a config in one line."""
     f = config.field
     return (
         f"{f.num_layers} layers × {f.width}, {f.modulation} of rank {f.rank}, latent {f.latent_dim}, "
@@ -36,7 +36,7 @@ def describe(config: VCINRConfig) -> str:
 
 
 def pictures(count: int, height: int, width: int) -> list[np.ndarray]:
-    """Smooth waves with a little noise, uint8 [height, width, 3] each, all different."""
+    """Different pictures of smooth waves with a little noise, uint8 [height, width, 3] each."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width] / 16.0
     made = []
@@ -54,7 +54,7 @@ def patch_source(config: VCINRConfig) -> PatchSource:
 
 
 def untrained_model(config: VCINRConfig) -> Model:
-    """A model with one operating point, every stage as it starts: its sizes and tables are real, its quality is not."""
+    """A model whose stages made no training step: its sizes and tables are realistic, its quality is not."""
     codec = VCINR(config)
     params = codec.init(jax.random.key(0))
     source = patches = patch_source(config)
@@ -65,6 +65,6 @@ def untrained_model(config: VCINRConfig) -> Model:
 
 
 def with_batch(model: Model, batch_size: int) -> Model:
-    """The same model with another number of patches in its compiled batches."""
+    """The same model with another batch size in encoding and decoding."""
     config = dataclasses.replace(model.codec.config, encode_batch=batch_size)
     return Model(VCINR(config), model.params, model.points, model.info, model.precision)

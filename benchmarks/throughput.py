@@ -1,4 +1,4 @@
-"""Signals a second, arrays to file bytes and back, by the number of signals taken at once."""
+"""Signals per second, from arrays to file bytes and back, by batch size."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ALONE = "1"
 
 
 def contenders(model: Model, batch_sizes: Sequence[int]) -> tuple[dict[str, Callable], dict[str, Callable], dict[str, int]]:
-    """(encoders, decoders, signals that a call of each takes), by name.
+    """(encoders, decoders, signals per call), by name.
 
-    Each is compiled for just the batch that it is given, so that none pays for padding.
+    Each is compiled for its own batch size, so that none computes padding.
     """
     patch = model.codec.patch
     plans = {str(size): (size, max(1, 8 // size)) for size in batch_sizes}
@@ -32,10 +32,10 @@ def contenders(model: Model, batch_sizes: Sequence[int]) -> tuple[dict[str, Call
 
 
 def compare(model: Model, batch_sizes: Sequence[int], repeats: int) -> Table:
-    """Signals a second of every batch size, beside one at a time. ``batch_sizes`` starts with 1."""
+    """Table of signals per second by batch size, relative to one signal at a time; ``batch_sizes`` starts with 1."""
     encoders, decoders, counts = contenders(model, batch_sizes)
     columns = ["batch", "encoded signals/s", "of one at a time", "decoded signals/s", "of one at a time"]
-    title = f"Encoding and decoding: {describe(model.codec.config)}; one patch a signal, one file each"
+    title = f"Encoding and decoding: {describe(model.codec.config)}; one patch and one file per signal"
     table = Table(*columns, title=title, title_justify="left")
     speeds = []
     for functions in (encoders, decoders):

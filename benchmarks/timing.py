@@ -1,4 +1,4 @@
-"""Paired timing: contenders take turns, so that whatever else the machine does meets all of them alike."""
+"""Paired timing: contenders take turns, so that other load on the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import numpy as np
 
 
 def paired_times(contenders: Mapping[str, Callable[[], Any]], repeats: int, warm_up: bool = True) -> dict[str, np.ndarray]:
-    """Seconds of each contender in each round, float64 [repeats]; each round starts with another one.
+    """Seconds of each contender in each round, float64 [repeats]; each round starts with another contender.
 
-    Arrays that a contender returns are waited for. With ``warm_up`` each runs once untimed first, so nothing compiles later.
+    Args:
+      contenders: name → function; times include waiting for the arrays that it returns.
+      repeats: number of rounds.
+      warm_up: run each once untimed first, so that compilation is not timed.
     """
     names = list(contenders)
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -30,11 +33,11 @@ def paired_times(contenders: Mapping[str, Callable[[], Any]], repeats: int, warm
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> str:
-    """Median of the paired quotients, with the least and the greatest: "2.10× (1.95 to 2.31)"."""
+    """Median, minimum and maximum of the paired quotients, as "2.10× (1.95 to 2.31)"."""
     quotients = numerator / denominator
     return f"{np.median(quotients):.2f}× ({quotients.min():.2f} to {quotients.max():.2f})"
 
 
 def milliseconds(seconds: np.ndarray) -> str:
-    """The median."""
+    """The median in milliseconds, as text."""
     return f"{1e3 * np.median(seconds):.1f}"

@@ -1,4 +1,4 @@
-"""What encoding and decoding cost: seconds a picture, and multiply-accumulates a pixel of the decoder.
+"""What encoding and decoding cost: seconds per picture, and multiply-accumulates per pixel of the decoder.
 
     python -m experiments.cost --models photo tiny [--efforts 0 1 4] [--record=docs/results/studies/cost.json]
 
@@ -28,7 +28,7 @@ from vcinr.model.finding import load
 from vcinr.provenance import provenance
 from vcinr.report.studies import save_study, study_table
 
-COLUMNS = ["model", "effort", "encode, s", "decode, s", "field", "synthesis", "prior", "all, MAC a pixel"]
+COLUMNS = ["model", "effort", "encode, s", "decode, s", "field", "synthesis", "prior", "all, MAC per pixel"]
 PAPERS = {"10 × 512 (COIN++)": (10, 512), "15 × 512 (Functa)": (15, 512)}
 
 
@@ -92,8 +92,8 @@ def study(options: argparse.Namespace) -> str:
         options.record,
         title="What encoding and decoding cost",
         about=(
-            f"Seconds a picture, one at a time, of {options.pictures} test pictures at most, the first of each shape left out "
-            "(compilation), at the middle point; multiply-accumulates a pixel of the decoder. The papers' fields are evaluated "
+            f"Seconds per picture, one at a time, of {options.pictures} test pictures at most, the first of each shape left out "
+            "(compilation), at the middle point; multiply-accumulates per pixel of the decoder. The papers' fields are evaluated "
             "at every pixel; a field whose layers before its linear head are shared costs its head alone."
         ),
         columns=COLUMNS,

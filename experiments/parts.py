@@ -112,7 +112,7 @@ def as_differences(order: Order, symbols: np.ndarray) -> np.ndarray:
 
 
 def static_bits(training: np.ndarray, symbols: np.ndarray) -> float:
-    """Bits of symbols [p, n] by a table a column, counted on training symbols."""
+    """Bits of symbols [p, n] by one table per column, counted on training symbols."""
     tables = tables_from_columns(training)
     return float(code_length_bits(tables, symbols.ravel(), np.tile(np.arange(symbols.shape[1]), len(symbols))).sum())
 

@@ -25,7 +25,7 @@ def model(klt_model_dir):
 
 @pytest.fixture(scope="module")
 def originals(model):
-    """(file, what it decodes to): one picture a point and size, and containers of unequal and equal ones."""
+    """(file, what it decodes to): one picture per point and size, and containers of unequal and equal ones."""
     pictures = [smooth_picture(*size, seed=i) for i, size in enumerate(SIZES)]
     files = [model.encode(picture, point) for point in range(3) for picture in pictures]
     files += [model.encode_together(pictures, point) for point in range(3)]

@@ -91,5 +91,5 @@ def test_the_floor_on_cifar10_is_a_plain_computation_and_no_worse_than_its_known
         assert entropy / 1024 < row["bpp_estimated"] < 1.15 * entropy / 1024
     # Known from a prototype whose tables were smoothed more crudely: entropy of static tables, mean PSNR of the same pictures.
     for row, known in zip(rows, [(0.53, 24.5), (1.19, 28.2), (2.18, 32.1)], strict=True):
-        slope = 20 * np.log10(2) / 3  # decibels for one bit a value at high rate, three values a pixel
+        slope = 20 * np.log10(2) / 3  # decibels for one bit per value at high rate, three values per pixel
         assert row["psnr_db"] - slope * (row["bpp_estimated"] - known[0]) > known[1] - 0.2

@@ -89,7 +89,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def files(model, pictures):
-    """Of each point, a file a picture."""
+    """One file per picture and point."""
     return [model.encode_batch(pictures, point) for point in range(2)]
 
 

@@ -24,7 +24,7 @@ def test_a_shift_in_decibels_is_found_exactly(shift):
 
 
 def test_a_shift_along_a_straight_curve_is_both():
-    # 6 dB a doubling of the rate: 3 dB more is a factor of 1/√2 in rate.
+    # 6 dB per doubling of the rate: 3 dB more is a factor of 1/√2 in rate.
     line = np.array([(2.0**k, 20 + 6 * k) for k in range(5)])
     assert bd_rate_percent(line, shifted(line, decibels=3)) == pytest.approx(100 * (2**-0.5 - 1), abs=1e-9)
     assert bd_psnr_db(line, shifted(line, 2**-0.5)) == pytest.approx(3, abs=1e-9)

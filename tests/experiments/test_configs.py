@@ -120,7 +120,7 @@ def test_strumplers_weights_are_learned_by_plain_adam(name):
 
 
 def test_the_demo_takes_one_step_in_each_stage(tmp_path):
-    """A whole training of one step a stage, on patches a quarter as large, of pictures from no data set."""
+    """A whole training of one step per stage, on patches a quarter as large, of pictures from no data set."""
     config = vc_inr.get_config("demo")
     config.patch = (16, 16)
     for training in (config.warm_start.training, config.meta, config.compression.training):

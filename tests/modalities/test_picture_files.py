@@ -111,7 +111,7 @@ def test_16_bit_grey_needs_leave_and_is_rounded(kind):
     deep = random((5, 6), np.uint16)
     deep[0, :4] = 0, 128, 129, 65535
     image = Image.fromarray(deep)
-    with pytest.raises(ImageError, match="has 16 bits a channel; pass --eight-bit"):
+    with pytest.raises(ImageError, match="has 16 bits per channel; pass --eight-bit"):
         read_image(saved(image, kind))
     assert_grey(read_image(saved(image, kind), eight_bit=True), np.round(deep / 257).astype(np.uint8))
 
@@ -119,11 +119,11 @@ def test_16_bit_grey_needs_leave_and_is_rounded(kind):
 def test_16_bit_colour_needs_leave_too():
     deep = random((3, 4, 3), np.uint16)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
-    with pytest.raises(ImageError, match="16 bits a channel; pass --eight-bit"):
+    with pytest.raises(ImageError, match="16 bits per channel; pass --eight-bit"):
         read_image(png(4, 3, 16, 2, rows))
     np.testing.assert_array_equal(read_image(png(4, 3, 16, 2, rows), eight_bit=True), deep >> 8)
     ppm = b"P6 4 3 65535\n" + deep.astype(">u2").tobytes()
-    with pytest.raises(ImageError, match="16 bits a channel; pass --eight-bit"):
+    with pytest.raises(ImageError, match="16 bits per channel; pass --eight-bit"):
         read_image(io.BytesIO(ppm))
 
 

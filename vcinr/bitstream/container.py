@@ -73,7 +73,7 @@ def head_bytes(
     if not 1 <= len(shapes) <= MAX_SIGNALS:
         raise ValueError(f"a file holds 1 to {MAX_SIGNALS} signals, got {len(shapes)}; write several files")
     if len(metas) != len(shapes):
-        raise ValueError(f"got {len(shapes)} shapes but {len(metas)} metas; both need one a signal")
+        raise ValueError(f"got {len(shapes)} shapes but {len(metas)} metas; both need one per signal")
     rank = len(shapes[0])
     if not 1 <= rank <= MAX_RANK or any(len(shape) != rank for shape in shapes):
         raise ValueError(f"the signals of a file have one rank in 1..{MAX_RANK}, got shapes {sorted(set(shapes))[:4]}")

@@ -31,7 +31,7 @@ def read_image(
     """Read a picture as 8-bit RGB, turned as its EXIF orientation says.
 
     background: colour (``"#ffffff"``, or a name) that transparent pixels are composited over.
-    eight_bit: whether pictures with 16 bits a channel may be reduced to 8.
+    eight_bit: whether pictures with 16 bits per channel may be reduced to 8.
     max_pixels: pictures whose header promises more are refused before they are decoded.
 
     What becomes of Pillow's modes:
@@ -110,7 +110,7 @@ def _bits_per_channel(image: Image.Image) -> int:
     args = [arg for tile in getattr(image, "tile", ()) for arg in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
     if image.format == "PPM" and any(isinstance(arg, int) and arg > 255 for arg in args):
         return 16
-    # "RGB;16" without a letter is 16 bits a pixel, not a channel.
+    # "RGB;16" without a letter is 16 bits per pixel, not per channel.
     found = [re.search(r"^(?:I|L|LA);(\d+)|;(16)[BLN]", arg) for arg in args if isinstance(arg, str)]
     return max((int(match[1] or match[2]) for match in found if match), default=16 if image.mode in _INTEGER_MODES else 8)
 
@@ -130,7 +130,7 @@ def _to_rgb(image: Image.Image, depth: int, background: np.ndarray | None, eight
     if image.mode in _INTEGER_MODES and depth != 16:
         raise ImageError(f"holds {depth}-bit integers; scale them to 0..255 and save as 8-bit PNG")
     if depth > 8 and not eight_bit:
-        raise ImageError(f"has {depth} bits a channel; pass --eight-bit (eight_bit=True) to reduce it to 8")
+        raise ImageError(f"has {depth} bits per channel; pass --eight-bit (eight_bit=True) to reduce it to 8")
     if image.mode in _INTEGER_MODES:
         return _reduced(image)
     if not image.has_transparency_data:

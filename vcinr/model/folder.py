@@ -41,7 +41,7 @@ class Stored:
 
 
 def save(model: Model, folder: str | os.PathLike) -> None:
-    """Writes ``model.json`` and arrays (safetensors): what is shared once, and one file a point.
+    """Writes ``model.json`` and arrays (safetensors): what is shared once, and one file per point.
 
     Equal models give equal bytes. ValueError where points or info are no JSON, before anything is written.
     """

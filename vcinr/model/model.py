@@ -270,7 +270,7 @@ class Model:
         return choose_point(self, [signal], bpp, psnr_db, encode_request(effort, workdir, progress))
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes ``model.json`` and arrays (safetensors): what is shared once, and one file a point.
+        """Writes ``model.json`` and arrays (safetensors): what is shared once, and one file per point.
 
         Equal models give equal bytes. ValueError where points or info are no JSON, before anything is written.
         """

@@ -40,13 +40,13 @@ REMARKS = {
 
 PREAMBLE = """# Results
 
-Rendered by `make results` from the JSON files in [`docs/results/`](results/); do not edit. Every rate is counted on files
+Rendered by `make results` from the JSON files in [`docs/results/`](results/README.md); do not edit. Every rate is counted on files
 that were decoded again, every quality on what they decode to. Counts are means per signal.
 
 | column | meaning |
 |---|---|
 | λ / quality | weight of the distortion for codecs trained on rate + λ·distortion, else the codec's own quality setting |
-| bytes, `bpp_file` | one file a signal, all of it |
+| bytes, `bpp_file` | the whole file, one file per signal |
 | `bpp_container` | all signals in one file |
 | `bpp_payload` | coded symbols only; JPEG: the scan without headers and markers; JPEG 2000: packets without headers and markers |
 | `bpp_estimated` | what the integer tables say that the symbols cost |

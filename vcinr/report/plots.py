@@ -179,7 +179,7 @@ class Reconstruction:
 def plot_reconstructions(
     rows: Sequence[Reconstruction], path: str | os.PathLike, title: str = "", amplification: float | int = 4.0
 ) -> None:
-    """Draws original, decoded and error side by side, one row a picture, and writes it as PNG.
+    """Draws original, decoded and error side by side, one row per picture, and writes it as PNG.
 
     The error is (decoded − original) · amplification around mid-grey, clipped; the heading states the factor. Captions give the
     rate and the PSNR of that very picture (8-bit). Small pictures are magnified without interpolation. Two rows stand side

@@ -29,7 +29,7 @@ def save_study(
 ) -> dict[str, Any]:
     """Writes a table of findings with what produced it as JSON, and returns what was written.
 
-    about: what was asked and how it was measured.   columns, rows: the table; cells are text or numbers, one a column.
+    about: what was asked and how it was measured.   columns, rows: the table; cells are text or numbers, one per column.
     command: what was run, without paths that mean nothing elsewhere.   notes: what came out, or must be known.
     figures: names of pictures beside the file.   source: `vcinr.provenance.provenance` of when the measuring began; None: of now.
     Raises ValueError for a row that does not fit the columns.

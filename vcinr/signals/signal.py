@@ -44,7 +44,7 @@ class Signal:
     """One signal as samples of a function from coordinates to values.
 
     coords: [n, d] in [-1, 1], those of one patch; shared by all patches of the signal.
-    values: [p, n, c], one row a patch, in the modality's normalised units ([0, 1] for pictures).
+    values: [p, n, c], one row per patch, in the modality's normalised units ([0, 1] for pictures).
     weight: [p, n] or None; 0 where a sample is padding or missing, else its share in every mean.
     grid: static; tells how the patches tile the whole.
     """

@@ -1,4 +1,4 @@
-"""Magnitude pruning: which weights survive, and how many after each round. Host functions, made once a round."""
+"""Magnitude pruning: which weights survive, and how many after each round. Host functions, called once per round."""
 
 from __future__ import annotations
 

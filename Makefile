@@ -12,12 +12,14 @@ WORKING := $(shell .venv/bin/python -c "" 2>/dev/null && echo yes)
 KEPT := $(if $(WORKING),$(firstword $(subst -, ,$(patsubst .venv/.vcinr-%,%,$(wildcard .venv/.vcinr-*)))))
 JAX ?= $(or $(KEPT),cpu)
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])" 2>/dev/null)
-STAMP := .venv/.vcinr-$(JAX)-$(shell (echo "$(CURDIR) $(VERSION)"; cat setup.py constraints.txt) | cksum | tr -d ' ')
+STATE := $(shell (echo "$(CURDIR) $(VERSION)"; cat setup.py constraints.txt) | cksum | tr -d ' ')
+STAMP := .venv/.vcinr-$(JAX)-$(STATE)
+DOCS_STAMP := .venv/.docs-$(STATE)
 COMMA := ,
 EXTRAS := $(if $(filter cpu,$(JAX)),test,test$(COMMA)$(JAX))
 PYTEST := .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help setup demo test test-slow lint bench results
+.PHONY: help setup demo test test-slow lint bench results docs
 
 help:
 	@echo "make demo       train a small VC-INR, write files, read them back, draw rate against quality (minutes)"
@@ -26,6 +28,7 @@ help:
 	@echo "make lint       ruff and the map of who may import whom"
 	@echo "make bench      speed, memory and rate overhead, as ratios"
 	@echo "make results    docs/results.md from the measured points"
+	@echo "make docs       the documentation site in out/site; fails on a broken link or reference"
 	@echo "make setup      only the virtual environment in .venv; JAX=cpu, cuda12 or cuda13 (now: $(JAX))"
 
 setup: $(if $(and $(WORKING),$(wildcard $(STAMP))),,install)
@@ -63,3 +66,9 @@ bench: setup
 
 results: setup
 	.venv/bin/python -m experiments.results
+
+docs: setup
+	@test -e $(DOCS_STAMP) || { rm -f .venv/.docs-*; echo "docs: installing MkDocs into .venv"; \
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]" && touch $(DOCS_STAMP); }
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+	@echo "docs: out/site/index.html"

@@ -31,6 +31,11 @@ EXTRAS = {
     "cuda12": ["jax[cuda12]>=0.10,<0.12"],  # NVIDIA GPUs, CUDA 12
     "cuda13": ["jax[cuda13]>=0.10,<0.12"],  # NVIDIA GPUs, CUDA 13
     "prepare": ["tensorflow>=2.20"],  # preparing a stock data set (cifar10, div2k, ...), once
+    "docs": [
+        "mkdocs>=1.6,<2",  # the documentation site; 2 is another program
+        "mkdocs-material>=9.6,<10",  # its theme: search and offline reading without any network
+        "mkdocstrings[python]>=1.0,<2",  # the API reference, from docstrings, without importing the code
+    ],
     "test": [
         "pytest>=8.3",
         "pytest-xdist>=3.6",  # one process a core

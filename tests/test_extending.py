@@ -12,20 +12,25 @@ import pytest
 
 import vcinr
 from configs.base import codec_of
+from vcinr.codecs import CODECS
+from vcinr.datasets.catalogue import DatasetMissing, load_split, prepare
+from vcinr.datasets.sources import PatchSource, Samples
+from vcinr.evaluation.measure import measure
 from vcinr.fields.field import FIELDS, FieldConfig, Siren, make_field
 from vcinr.modalities import MODALITIES
 from vcinr.signals.patches import from_values, to_signal
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-FILM, FILM_MODEL, FILM_CONFIG, SOUND, SOUND_FILES, SOUND_KLT, SOUND_CLI, SOUND_VC_INR = range(8)
+FILM, FILM_MODEL, FILM_CONFIG, SOUND, SOUND_FILES, SOUND_KLT, SOUND_CLI, SOUND_VC_INR, SHIFTED, SHIFTED_MODEL = range(10)
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Runs blocks of the page by number, in one namespace and an empty folder; what they register is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    fields, modalities, namespace = dict(FIELDS), dict(MODALITIES), {}
+    tables = [(table, dict(table)) for table in (FIELDS, MODALITIES, CODECS)]
+    namespace = {}
 
     def execute(*numbers):
         for number in numbers:
@@ -33,7 +38,7 @@ def run(tmp_path, monkeypatch):
         return namespace
 
     yield execute
-    for table, before in ((FIELDS, fields), (MODALITIES, modalities)):
+    for table, before in tables:
         table.clear()
         table.update(before)
 
@@ -48,7 +53,7 @@ def flat_psnr_db(signal, peak):
 
 
 def test_the_page_has_the_blocks_that_are_run_and_each_is_short():
-    assert len(BLOCKS) == 8
+    assert len(BLOCKS) == 10
     assert all(len(block.splitlines()) < 40 for block in BLOCKS)
 
 
@@ -158,6 +163,39 @@ def test_files_of_impossible_sounds_are_refused(run, monkeypatch):
         page["model"].decode(data)
 
 
+def test_a_folder_of_sounds_is_a_data_set(run, tmp_path, datasets_dir):
+    page = run(SOUND, SOUND_FILES)
+    sound, rng = MODALITIES["sound"], np.random.default_rng(0)
+    (tmp_path / "sounds").mkdir()
+    for rate in (4000, 8000, 16000):
+        samples = rng.integers(-(2**15), 2**15, (rate // 100, 1), dtype=np.int16)
+        sound.write(f"sounds/{rate}.wav", page["Recording"](samples, rate))
+    (tmp_path / "sounds" / "cover.png").touch()
+    options = {"path": "sounds", "modality": "sound"}
+    with pytest.raises(DatasetMissing, match="--path sounds --modality sound"):
+        load_split("folder", "all", **options)
+    assert prepare("folder", **options).counts["all"] == 3
+    found = load_split("folder", "all", **options)
+    assert sorted(each.rate for each in found) == [4000, 8000, 16000]
+    for each in found:
+        np.testing.assert_array_equal(each.samples, sound.read(f"sounds/{each.rate}.wav").samples)
+    assert PatchSource(Samples(found, sound), (16,), sound.mirrored_axes).batch(rng, 3)["values"].shape == (3, 16, 1)
+    with pytest.raises(ValueError, match="unknown option of 'folder': 'eight_bit'"):
+        load_split("folder", "all", **options, eight_bit=True)
+    with pytest.raises(ValueError, match="unknown modality 'sounds'.*sound"):
+        load_split("folder", "all", path="sounds", modality="sounds")
+
+
+def test_sounds_are_measured_in_their_own_units(run):
+    page = run(SOUND, SOUND_FILES, SOUND_KLT)
+    model, sound = page["model"], page["sound"]
+    (row,) = measure(model, [sound], "chords", "test", points=[1])
+    assert row["bpp_file"] == 8 * len(page["file"]) / 5000
+    assert row["psnr_db"] == pytest.approx(psnr_db(sound.samples, page["decoded"].samples, 65535))
+    assert abs(row["psnr_float_db"] - row["psnr_db"]) < 0.01
+    assert row["container_differences"] == 0
+
+
 def test_sounds_go_through_the_command_line_with_their_rate(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VCINR_CACHE", "")
     monkeypatch.setattr("vcinr.model.places.BUNDLED", tmp_path / "bundled")
@@ -183,6 +221,10 @@ def test_sounds_go_through_the_command_line_with_their_rate(run, tmp_path, monke
     short = page["Recording"](page["sound"].samples[:64], 8000)
     MODALITIES["sound"].write("short.wav", short)
     assert page["main"](["encode", "short.wav", "short.vcinr", "--model", "coin", "--bpp", "80"]) == 0
+    # The modality's number, then the codec's: depth, width and ω₀ of a network.
+    head = (tmp_path / "short.vcinr").read_bytes()[9:]
+    assert head[:2] == bytes([0x80, 0x7D])
+    assert all(byte % 2 == 0 for byte in head[2:5]) and head[4] == 2 * 30
     assert page["main"](["decode", "short.vcinr", "short_out.wav"]) == 0
     assert MODALITIES["sound"].read("short_out.wav").samples.shape == (64, 1)
 
@@ -200,3 +242,12 @@ def check_sound(page, gain_db):
     assert decoded.dtype == np.int16
     assert len(page["file"]) < sound.nbytes / 4
     assert psnr_db(sound, decoded, 65535) > flat_psnr_db(sound, 65535) + gain_db
+
+
+@pytest.mark.slow
+def test_a_codec_in_ten_lines_trains_and_its_file_comes_back(run):
+    page = run(SHIFTED, SHIFTED_MODEL)
+    picture, decoded = page["picture"], page["decoded"]
+    assert (page["codec"].name, decoded.shape, decoded.dtype) == ("shifted", picture.shape, np.uint8)
+    assert len(page["file"]) < picture.size / 8
+    assert psnr_db(picture, decoded, 255) > flat_psnr_db(picture, 255) + 2

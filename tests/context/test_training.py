@@ -67,11 +67,11 @@ def test_the_loss_is_the_rate_and_the_distortion_that_rounding_adds(begun):
     nearest = dataclasses.replace(CONFIG.compression, rounding="nearest")
     arrays = jax.tree.map(jnp.asarray, params)
     distortion = jax.jit(jax.vmap(codec.distortion, (None, 0, 0)))
-    for latent in source.arrays["latent"][:8]:
+    for latent in source.arrays["latent"][:2]:
         point = 1
         _, metrics = context_training._terms(codec, nearest, trained, frozen, jnp.asarray(latent), point)
         found.append(10 ** (-float(metrics["psnr_db"]) / 10))
-        assert metrics["bits_a_value"] > 0
+        assert metrics["bits_per_value"] > 0
         step, mean = np.asarray(frozen["steps"][point]), frozen["statistics"]["mean"]
         rows = latent.reshape(16, -1)
         rounded = mean + step * np.rint((rows - mean) / step)

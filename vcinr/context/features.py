@@ -37,9 +37,7 @@ class Arithmetic(NamedTuple):
     floor_divide: Callable[[Any, Any], Any]
 
 
-def group_context(
-    order: Order, rank: int, group: int, seen: Features, odd: Any, arithmetic: Arithmetic
-) -> tuple[Any, Any]:
+def group_context(order: Order, rank: int, group: int, seen: Features, odd: Any, arithmetic: Arithmetic) -> tuple[Any, Any]:
     """Context of every patch for a group after the first.
 
     Args:
@@ -73,9 +71,7 @@ def group_context(
     return xp.concatenate(hidden, axis=-1), xp.concatenate(linear, axis=-1)
 
 
-def lattice_context(
-    near: Any, known: np.ndarray, number: int, num_steps: int, arithmetic: Arithmetic
-) -> tuple[Any, Any, Any]:
+def lattice_context(near: Any, known: np.ndarray, number: int, num_steps: int, arithmetic: Arithmetic) -> tuple[Any, Any, Any]:
     """Context of the m patches of a step of the first group.
 
     Symbols are counted from the floor of the mean of their known neighbours, the base: what remains is small however large

@@ -114,6 +114,12 @@ def bin_bits(location: jax.Array, log_scale: jax.Array, symbols: jax.Array) -> j
     return jnp.minimum(bits, ESCAPE_BITS) + 0.01 * jnp.maximum(bits - ESCAPE_BITS, 0.0)
 
 
+def total_bits(order: Order, params: Mapping[str, Any], point: Any, seen: jax.Array, symbols: jax.Array) -> jax.Array:
+    """Bits of all symbols [*counts, k] that are coded in context, where contexts see ``seen``: the same symbols, or nearly."""
+    bits = bin_bits(*predict(order, params, point, seen), symbols)
+    return jnp.sum(jnp.where(order.predicted(symbols.shape[:-1]), bits, 0.0))
+
+
 def within_tables(log_scale: jax.Array) -> jax.Array:
     """log s clipped to the scales that there are tables for; no gradient beyond."""
     return jnp.clip(log_scale, LOG_SCALE_MIN, LOG_SCALE_MIN + LOG_SCALE_STEP * NUM_SCALES)

@@ -34,8 +34,7 @@ def cost(order: Order, parts: Mapping[str, Any], own: jax.Array, seen: jax.Array
         seen: the same symbols as what the prior and the correction look at. Two arguments, for a gradient by one of them.
         z: what the symbols stand for, [*counts, k].
     """
-    predicted = context_prior.predict(order, parts["prior"], parts["point"], seen)
-    bits = jnp.sum(jnp.where(order.predicted(z.shape[:-1]), context_prior.bin_bits(*predicted, own), 0.0))
+    bits = context_prior.total_bits(order, parts["prior"], parts["point"], seen, own)
     corrected = neighbour_synthesis.apply(parts["synthesis"], neighbour_synthesis.rows(seen, order.neighbour_dims, jnp))
     return bits + jnp.sum(parts["weight"] * jnp.square(own + (corrected - seen) - z))
 

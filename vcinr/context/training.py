@@ -23,7 +23,7 @@ from vcinr.context import integer_prior
 from vcinr.context import prior as context_prior
 from vcinr.context import synthesis as neighbour_synthesis
 from vcinr.context.config import ContextualConfig
-from vcinr.context.order import Order, coarsest_lattice
+from vcinr.context.order import coarsest_lattice
 from vcinr.context.tables import logistic_tables
 from vcinr.datasets.sources import ArraySource
 from vcinr.modalities.examples import normalise_batch
@@ -55,7 +55,8 @@ def stages(codec: LatentModel, config: ContextualConfig, rounding: Rounding) -> 
 def latent_crops(codec: LatentModel, config: ContextualConfig, params: Params, crops: PatchExamples) -> ArraySource:
     """Latents of the patches of training crops, "latent" [b, *counts, k]."""
     raw = crops.all_patches(np.random.default_rng(0), config.offsets_per_picture, config.num_latents)
-    patches, counts = _patches(codec.patch, codec.modality, raw)
+    counts = Grid(raw.shape[1:-1], codec.patch).counts
+    patches = normalise_batch(codec.modality, np.concatenate([split(crop, codec.patch) for crop in raw]))
     return ArraySource({"latent": codec.adapt_all(params, patches).reshape(len(raw), *counts, -1)})
 
 
@@ -65,12 +66,6 @@ def symbol_weights(lambda_: Any, step: Any, statistics: Parts, num_values: int) 
     h: sensitivity of the MSE to the dimension.   n: values per patch.   Δ: quantiser step.
     """
     return lambda_ * PEAK**2 * num_values * statistics["sensitivity"] * step**2
-
-
-def _patches(patch: tuple[int, ...], modality: str, raw: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-    """(normalised patches [p, n, c], patches along each axis of a crop) of raw crops [b, *crop, c]."""
-    counts = Grid(raw.shape[1:-1], patch).counts
-    return normalise_batch(modality, np.concatenate([split(crop, patch) for crop in raw])), counts
 
 
 def _frozen(codec: LatentModel, config: ContextualConfig, params: Params) -> dict[str, Any]:
@@ -129,12 +124,9 @@ def _terms(
     statistics, step = frozen["statistics"], frozen["steps"][point]
     z, decoded, bits = _coded(codec, config, trained, frozen, latent, step, point)
     num_patches = math.prod(latent.shape[:-1])
+    rate = bits / (num_patches * codec.num_values)
     error = jnp.sum(statistics["sensitivity"] * jnp.square(step * (decoded - z))) / num_patches
-    return _rate_distortion(bits / (num_patches * codec.num_values), error, frozen["lambdas"][point])
-
-
-def _rate_distortion(rate: jax.Array, error: jax.Array, lambda_: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-    return rate + lambda_ * PEAK**2 * error, {"bits_a_value": rate, "psnr_db": -10.0 * jnp.log10(error)}
+    return rate + frozen["lambdas"][point] * PEAK**2 * error, {"bits_per_value": rate, "psnr_db": -10.0 * jnp.log10(error)}
 
 
 def _coded(
@@ -154,13 +146,7 @@ def _coded(
     own = neighbour_synthesis.of_point(trained["synthesis"], point)
     seen = z + jax.lax.stop_gradient(symbols - z)
     decoded = neighbour_synthesis.apply(own, neighbour_synthesis.rows(seen, c.neighbour_dims, jnp))
-    return z, decoded, _bits(c.order, trained["prior"], symbols, point)
-
-
-def _bits(order: Order, prior: Parts, symbols: jax.Array, point: Any) -> jax.Array:
-    """Bits of the symbols [*counts, k] of one crop that are coded in context, not as differences."""
-    bits = context_prior.bin_bits(*context_prior.predict(order, prior, point, symbols), symbols)
-    return jnp.sum(jnp.where(order.predicted(symbols.shape[:-1]), bits, 0.0))
+    return z, decoded, context_prior.total_bits(c.order, trained["prior"], point, symbols, symbols)
 
 
 def _cheapest(z: jax.Array, location: jax.Array, log_scale: jax.Array, weight: jax.Array, num_first: int) -> jax.Array:

@@ -193,7 +193,7 @@ def test_too_narrow_a_trunk_is_told_with_the_width_that_would_do(caplog):
     found = basis_of_rank(7)
     with caplog.at_level("INFO", logger="vcinr.adaptation.warm_start"):
         assert warm_start.report_width(found, 5) == pytest.approx(10 * np.log10(2.0), abs=1e-4)
-        assert "width of 5 loses at least 3.01 dB of the 10 components; set field.last_width to 7 to lose under 0.05 dB" in caplog.text
+        assert "5 loses at least 3.01 dB of the 10 components; set field.last_width to 7 to lose under 0.05 dB" in caplog.text
         assert caplog.records[-1].levelname == "WARNING"
         assert warm_start.report_width(found, 64) == 0
         assert caplog.records[-1].levelname == "INFO"

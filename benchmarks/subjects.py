@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import numpy as np
 
+from benchmarks.small_models import untrained
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
-from vcinr.compression.bottleneck import QuantiserConfig
+from vcinr.compression.bottleneck import BottleneckConfig
 from vcinr.datasets.sources import PatchSource
 from vcinr.fields.field import FieldConfig
 from vcinr.model.model import Model, make_model
@@ -21,7 +21,7 @@ def vc_inr_config(num_layers: int = 5, width: int = 64, batch_size: int = 16, pa
         patch=(patch, patch),
         field=FieldConfig(num_layers=num_layers, width=width, latent_dim=64),
         meta=TrainingConfig(batch_size=batch_size),
-        quantiser=QuantiserConfig(lambdas=(0.01,), width=128, num_latents=128, prior_steps=100),
+        compression=BottleneckConfig(lambdas=(0.01,), width=128, num_latents=128, prior_steps=100),
     )
 
 
@@ -56,11 +56,7 @@ def patch_source(config: VCINRConfig) -> PatchSource:
 def untrained_model(config: VCINRConfig) -> Model:
     """A model whose stages made no training step: its sizes and tables are realistic, its quality is not."""
     codec = VCINR(config)
-    params = codec.init(jax.random.key(0))
-    source = patches = patch_source(config)
-    for stage in codec.stages():
-        source = source if stage.examples is None else stage.examples(params, patches)
-        params = stage.finish(params, stage.init(jax.random.key(1), params, source))
+    params = untrained(codec, patch_source(config))
     return make_model(codec, params, {"about": "untrained, to measure speed"})
 
 

@@ -1,6 +1,7 @@
 """KLT: principal components of the training patches, a uniform quantiser with a dead zone, one table per component.
 
-The linear baseline: as modality-agnostic as an INR, and trained in seconds. Every learned codec should beat it.
+The linear baseline ("linear floor" in reports): as modality-agnostic as an INR, and trained in seconds. Every learned codec
+should beat it.
 """
 
 from __future__ import annotations

@@ -22,11 +22,13 @@ class Code:
     streams: name → int32 [n], in the order that the codec declares in ``streams``.
     meta: name → int or float (kept as float32), in the order of the codec's ``meta_types``.
     metadata: the same of the modality's ``meta_types``, e.g. a sample rate; no codec reads or makes them.
+    models: stream → what `Codec.symbol_model` gives for it, where the encoder knows it already; not in the file.
     """
 
     streams: Mapping[str, np.ndarray]
     meta: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
     metadata: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
+    models: Mapping[str, SymbolModel] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
 
 class Piece(NamedTuple):

@@ -51,7 +51,7 @@ def test_ranges_are_those_of_the_open_rows(compression, params):
 def test_streams_come_back_to_the_numbers_up_to_half_a_step(compression, params, at_once):
     rows = latents(4, seed=3).reshape(2, 2, 5)
     assert (rows == 0).any() and (rows != 0).any()
-    coded = compression.code(params, 1, list(rows), [GRID, GRID])
+    coded = [code.streams for code in compression.code(params, 1, list(rows), [GRID, GRID])]
     point = params["points"]["1"]
     for numbers, streams in zip(rows, coded, strict=True):
         assert len(streams["gates"]) == 6 and len(streams["latent"]) == np.count_nonzero(numbers)
@@ -67,7 +67,8 @@ def test_streams_come_back_to_the_numbers_up_to_half_a_step(compression, params,
 def test_gates_cost_about_their_entropy(compression, params):
     """A tenth, a half and nine tenths open: 0.47 + 1 + 0.47 bits per patch."""
     many = Grid((2000, 2), (2, 2))
-    (streams,) = compression.code(params, 0, [latents(1000, seed=5)], [many])
+    (code,) = compression.code(params, 0, [latents(1000, seed=5)], [many])
+    streams = code.streams
     model = compression.symbol_model(CODEC, params, 0, many, {}, "gates")
     assert model.index.max() <= BUCKETS
     assert abs(symbol_bits(model, streams["gates"]).sum() / 1000 - 1.938) < 0.06

@@ -24,7 +24,7 @@ MAX_METAS = 16
 def encode_payload(codec: Codec, params: Params, point: int, grids: Sequence[Grid], codes: Sequence[Code]) -> bytes:
     """All streams of all signals as one range-coded payload.
 
-    grids, codes: one a signal. Stream by stream in the codec's order; within a stream, consecutive signals that share
+    grids, codes: one per signal. Stream by stream in the codec's order; within a stream, consecutive signals that share
     their tables are coded in one call, as one long array. Raises CodingError on symbols that their model cannot code,
     ValueError for more than `MAX_METAS` networks in a file that needs no model.
     """
@@ -32,10 +32,11 @@ def encode_payload(codec: Codec, params: Params, point: int, grids: Sequence[Gri
     encoder = Encoder()
     decoded: list[dict[str, np.ndarray]] = [{} for _ in codes]
     metas = [code.meta for code in codes]
+    known = [code.models for code in codes]
     for name in codec.streams:
         arrays = [np.asarray(code.streams[name]) for code in codes]
         start = 0
-        for models in _joint(_models(codec, params, point, grids, metas, decoded, name)):
+        for models in _joint(_models(codec, params, point, grids, metas, decoded, name, known)):
             symbols = arrays[start : start + len(models)]
             for model, part in zip(models, symbols, strict=True):
                 if part.shape != (model_count(model),):
@@ -121,10 +122,11 @@ def _models(
     metas: Sequence[Mapping[str, int | float]],
     decoded: Sequence[Mapping[str, np.ndarray]],
     name: str,
+    known: Sequence[Mapping[str, SymbolModel]] | None = None,
 ) -> Iterator[SymbolModel]:
-    """The model of stream `name` of each signal, given copies of the streams before it, so that both ends see the same."""
-    signals = zip(grids, metas, decoded, strict=True)
-    return (codec.symbol_model(params, point, grid, meta, dict(before), name) for grid, meta, before in signals)
+    """The model of stream `name` of each signal: known already, or from copies of the streams before it, as at the other end."""
+    for grid, meta, before, found in zip(grids, metas, decoded, known or [{}] * len(grids), strict=True):
+        yield found[name] if name in found else codec.symbol_model(params, point, grid, meta, dict(before), name)
 
 
 def _check_metas(codec: Codec, metas: Sequence[Mapping[str, int | float]]) -> None:

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
+import importlib
+from collections import UserDict
 from collections.abc import Mapping
 from typing import Any
 
 from vcinr.codec import Code, Codec
-from vcinr.codecs.coin import Coin, CoinConfig
-from vcinr.codecs.coinpp import CoinPP, CoinPPConfig
-from vcinr.codecs.contextual_inr import ContextualINR, ContextualINRConfig
-from vcinr.codecs.functa import Functa, FunctaConfig
-from vcinr.codecs.klt import KLT, KLTConfig
-from vcinr.codecs.meta_sparse_inr import MetaSparseINR, MetaSparseINRConfig
-from vcinr.codecs.mscn import MSCNConfig, MSCNPerSignal, MSCNStructured, MSCNUnstructured, PerSignalConfig, StructuredConfig
-from vcinr.codecs.strumpler_basic import StrumplerBasic, StrumplerBasicConfig
-from vcinr.codecs.strumpler_meta import StrumplerMeta, StrumplerMetaConfig
-from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.config import build_config, nearest
 from vcinr.stage import Stage, TrainingConfig
 
 __all__ = ["CODECS", "Code", "Codec", "Stage", "TrainingConfig", "make_codec"]
 
-CODECS: dict[str, tuple[type, type]] = {
-    "coin": (Coin, CoinConfig),
-    "coinpp": (CoinPP, CoinPPConfig),
-    "contextual_inr": (ContextualINR, ContextualINRConfig),
-    "functa": (Functa, FunctaConfig),
-    "klt": (KLT, KLTConfig),
-    "meta_sparse_inr": (MetaSparseINR, MetaSparseINRConfig),
-    "mscn_per_signal": (MSCNPerSignal, PerSignalConfig),
-    "mscn_structured": (MSCNStructured, StructuredConfig),
-    "mscn_unstructured": (MSCNUnstructured, MSCNConfig),
-    "strumpler_basic": (StrumplerBasic, StrumplerBasicConfig),
-    "strumpler_meta": (StrumplerMeta, StrumplerMetaConfig),
-    "vc_inr": (VCINR, VCINRConfig),
-}
-"""Name → (codec class, config class)."""
+
+class _Codecs(UserDict):
+    """A dict whose values (module, codec, config) are imported from this room when they are first asked for."""
+
+    def __getitem__(self, name: str) -> tuple[type, type]:
+        value = self.data[name]
+        if len(value) == 3:
+            module = importlib.import_module(f"{__name__}.{value[0]}")
+            value = self.data[name] = getattr(module, value[1]), getattr(module, value[2])
+        return value
+
+
+CODECS = _Codecs(
+    {
+        "coin": ("coin", "Coin", "CoinConfig"),
+        "coinpp": ("coinpp", "CoinPP", "CoinPPConfig"),
+        "contextual_inr": ("contextual_inr", "ContextualINR", "ContextualINRConfig"),
+        "functa": ("functa", "Functa", "FunctaConfig"),
+        "klt": ("klt", "KLT", "KLTConfig"),
+        "meta_sparse_inr": ("meta_sparse_inr", "MetaSparseINR", "MetaSparseINRConfig"),
+        "mscn_per_signal": ("mscn", "MSCNPerSignal", "PerSignalConfig"),
+        "mscn_structured": ("mscn", "MSCNStructured", "StructuredConfig"),
+        "mscn_unstructured": ("mscn", "MSCNUnstructured", "MSCNConfig"),
+        "strumpler_basic": ("strumpler_basic", "StrumplerBasic", "StrumplerBasicConfig"),
+        "strumpler_meta": ("strumpler_meta", "StrumplerMeta", "StrumplerMetaConfig"),
+        "vc_inr": ("vc_inr", "VCINR", "VCINRConfig"),
+    }
+)
+"""Name → (codec, its config). The command line starts faster for not importing all of them."""
 
 
 def make_codec(name: str, config: Mapping[str, Any]) -> Codec:

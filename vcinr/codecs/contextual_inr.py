@@ -66,7 +66,7 @@ class ContextualINR(LatentCodec):
         return *linear_start_stages(self.config), meta_stage(self.config, rates=partial(relative_rates, self.config))
 
     def analyse_all(self, params: Params, point: int, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """As every latent codec, in NumPy: what is outside a signal weighs as much as what is inside, so all patches are whole."""
+        """As of every latent codec, in NumPy. All patches are whole: padding weighs as much as what is inside the signal."""
         del weight
         adaptation = self.config.adaptation
         coords = MODALITIES[self.modality].coordinates(self.patch)

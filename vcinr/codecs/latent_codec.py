@@ -1,7 +1,7 @@
-"""What every codec with a meta-learned latent shares: training stages, encoding in batches, coding, decoding.
+"""Base of the codecs with a meta-learned latent: training stages, encoding in batches, coding, decoding.
 
-Such a codec is a field whose modulation takes one flat latent per patch, an inner loop that finds it, and a compression of the
-numbers that the file pays for. `coinpp`, `contextual_inr`, `functa`, `meta_sparse_inr`, `mscn` and `vc_inr` say which.
+Such a codec is a field modulated by one flat latent per patch, an inner loop that finds the latent, and a compression of the
+numbers that the file pays for. `coinpp`, `contextual_inr`, `functa`, `meta_sparse_inr`, `mscn` and `vc_inr` choose these three.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ COMPRESSIONS: dict[str, type] = {
     "variational": VariationalCompression,
     "contextual": ContextualCompression,
 }
-"""``compression.kind`` of a config → the compression that takes it."""
+"""``compression.kind`` of a config → class of the compression."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LatentCodecConfig:
     """Config of a latent codec.
 
-    patch: samples of one patch along each axis.
+    patch: samples per patch along each axis.
     modality: key of `MODALITIES`.
     field: the field and its modulation.
     adaptation: the inner loop.
     meta: training of the field through the inner loop.
-    compression: how latents become symbols; its ``kind`` is a key of `COMPRESSIONS`.
-    encode_batch: patches per device at once.
+    compression: from latents to symbols; its ``kind`` is a key of `COMPRESSIONS`.
+    encode_batch: batch size per device in encoding and decoding, in patches; at least 1.
     """
 
     patch: tuple[int, ...] = (32, 32)
@@ -65,7 +65,7 @@ class LatentCodecConfig:
 
     def __post_init__(self):
         if self.field.modulation == "none" and not self.field.linear_head:
-            raise ValueError('field.modulation is "none": the latent would change nothing, choose one, or a linear_head')
+            raise ValueError('field.modulation is "none", so the latent changes nothing: choose a modulation, or set linear_head')
         row = modality_of(self.modality, self.patch)
         if isinstance(self.compression, ContextualConfig):
             self.compression.check_patch(self.patch, self.field.latent_size())
@@ -76,9 +76,10 @@ class LatentCodecConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LatentCodec(Codec):
-    """Base of the codecs; see `vcinr.codec.Codec`. A codec adds a name and, where it differs, what is marked below.
+    """Base of the latent codecs; see `vcinr.codec.Codec`. A codec adds a name, and overrides the methods marked below as needed.
 
-    The file pays for m of the latent's k numbers: all, or those at ``params["coded"]`` (int32 [m]), the others being 0.
+    The file pays for m of the latent's k numbers: all of them, or those at the indices ``params["coded"]`` (int32 [m]); all
+    others are 0.
     """
 
     config: Any = LatentCodecConfig()
@@ -87,23 +88,23 @@ class LatentCodec(Codec):
     decoded = ("shared",)
     """Parameters that `layers` reads."""
 
-    # What a codec may say differently.
+    # Codecs may override these methods.
 
     def field_stages(self) -> tuple[AnyStage, ...]:
-        """What trains the field, up to everything in ``fitted`` and ``decoded``."""
+        """The stages that train the field; they complete the parameters in ``fitted`` and ``decoded``."""
         return (meta_learning.meta_stage(self.config),)
 
     def adapt(self, params: Params, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-        """The numbers [m] that the file pays for, of one patch; values [n, c]."""
+        """Values [n, c] and weights [n] of one patch → the numbers [m] that the file pays for."""
         steps = self.config.adaptation.encode_steps
         return kept_entries(params, adapt_latent(self.config, params, values, weight, num_steps=steps))
 
     def layers(self, params: Params, latent: jax.Array) -> Any:
-        """The field of a patch, from the numbers [m] that the file holds."""
+        """The numbers [m] that the file holds of one patch → the layers of its field."""
         phi = whole_latent(params, latent, self.config.field.latent_size())
         return make_field(self.config.field).apply({"params": params["shared"]}, phi, method="layers")
 
-    # What is common to all.
+    # The rest is common to all latent codecs.
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -125,35 +126,35 @@ class LatentCodec(Codec):
 
     @cached_property
     def compression(self) -> Compression:
-        """The compression of the config."""
+        """The compression that the config names."""
         return COMPRESSIONS[self.config.compression.kind](self.config.compression)
 
     def init(self, key: jax.Array) -> Params:
-        """θ at its start, φ₀ = 0, no points yet."""
+        """Initial θ, φ₀ = 0 and initial step sizes; no operating points yet."""
         return {**meta_learning.init(self.config, key), "points": {}}
 
     def stages(self) -> tuple[AnyStage, ...]:
-        """Those of the field, then those of the compression."""
+        """The stages of the field, then those of the compression."""
         field_stages = self.field_stages()
         if self.training_patch != self.patch:
             field_stages = tuple(_of_patches(stage, self.patch) for stage in field_stages)
         return (*field_stages, *self.compression.stages(self))
 
     def values(self, params: Params, latent: jax.Array) -> jax.Array:
-        """The field of a patch on its own coordinates, [n, c], from the numbers [m] that the file holds."""
+        """The numbers [m] that the file holds of one patch → values of its field on the patch's own coordinates, [n, c]."""
         coords = jnp.asarray(MODALITIES[self.modality].coordinates(self.patch))
         return evaluate(self.config.field, self.layers(params, latent), coords)
 
     def distortion(self, params: Params, latent: jax.Array, values: jax.Array) -> jax.Array:
-        """MSE of the field that the numbers [m] make, against a patch's values [n, c]."""
+        """MSE between the field made from the numbers [m] and a patch's values [n, c]."""
         return layers_loss(self.config, self.layers(params, latent), values)
 
     def encoder_params(self, params: Params) -> Params:
-        """Of all parameters, those that `adapt` reads."""
+        """The parameters that `adapt` reads."""
         return {name: params[name] for name in (*self.fitted, "coded") if name in params}
 
     def decoder_params(self, params: Params) -> Params:
-        """Of all parameters, those that `layers` reads."""
+        """The parameters that `layers` reads."""
         return {name: params[name] for name in (*self.decoded, "coded") if name in params}
 
     def num_coded(self, params: Params) -> int:
@@ -176,26 +177,30 @@ class LatentCodec(Codec):
     def encode(
         self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
     ) -> list[Code]:
-        """Codes of signals; effort 0 is the meta-learned encoder. ValueError where adaptation diverges."""
+        """Codes of signals. Effort 0 is the inner loop alone, more is as the compression says. ValueError where it diverges."""
         self.check_effort(request.effort)
         values, weight = patch_rows(signals)
         weight = weight if self.compression.masks_padding else np.ones_like(weight)
-        shared = (self.encoder_params(params), self.compression.encoder_parts(params, point))
-        rows = map_batches(_encode_row, self, shared, (values, weight), self.config.encode_batch)
+        rows = self.analyse_all(params, point, values, weight)
         grids = [s.grid for s in signals]
-        return [Code(streams) for streams in self.compression.code(params, point, per_signal(rows, grids), grids, request.effort)]
+        return self.compression.code(params, point, per_signal(rows, grids), grids, request.effort)
+
+    def analyse_all(self, params: Params, point: int, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """What `Compression.code` takes, [b, m], of patches: values [b, n, c], weight [b, n]."""
+        shared = (self.encoder_params(params), self.compression.encoder_parts(params, point))
+        return map_batches(_encode_row, self, shared, (values, weight), self.config.encode_batch)
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> Table:
-        """As the compression says."""
+        """The compression's symbol model."""
         del meta
         return self.compression.symbol_model(self, params, point, grid, decoded, name)
 
     def modelled_bits(self, params: Params, point: int, codes: Sequence[Code]) -> list[float] | None:
-        """As the compression says; the tables' `estimated_bits` should be close."""
+        """The compression's `modelled_bits`; the tables' `estimated_bits` should be close."""
         return self.compression.modelled_bits(self, params, point, [code.streams for code in codes])
 
     def decoder_config(self) -> dict[str, Any]:
-        """What decoding needs besides arrays: the field, and what the compression names."""
+        """Everything that decoding needs besides arrays: config of the field, and the compression's `decoder_config`."""
         return {"field": self.config.field.described(), **self.compression.decoder_config()}
 
     def decoder_arrays(self, params: Params, point: int) -> dict[str, np.ndarray]:
@@ -220,17 +225,17 @@ class LatentCodec(Codec):
 
 
 def kept_entries(params: Params, latent: jax.Array) -> jax.Array:
-    """Of a latent [k], the numbers [m] that the file pays for."""
+    """A latent [k] → the numbers [m] that the file pays for."""
     return latent[params["coded"]] if "coded" in params else latent
 
 
 def whole_latent(params: Params, numbers: jax.Array, size: int) -> jax.Array:
-    """A latent [k] from the numbers [m] that the file holds; the others are 0."""
+    """The numbers [m] that the file holds → a latent [k], 0 elsewhere."""
     return jnp.zeros(size, numbers.dtype).at[params["coded"]].set(numbers) if "coded" in params else numbers
 
 
 def _of_patches(stage: AnyStage, patch: tuple[int, ...]) -> AnyStage:
-    """A stage whose examples are single patches of what the others see in larger crops."""
+    """A stage that draws single patches, where the codec's other stages draw larger crops."""
     if stage.examples is None:
         return stage
     return dataclasses.replace(stage, examples=lambda params, crops: stage.examples(params, crops.with_patch(patch)))

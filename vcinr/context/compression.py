@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from vcinr.batching import map_batches, whole_symbols
+from vcinr.codec import Code
 from vcinr.compression.interface import Compression, LatentModel
 from vcinr.compression.patch_by_patch import check_count
 from vcinr.context import refinement
@@ -50,7 +51,7 @@ class ContextualCompression(Compression):
     def encoder_parts(self, params: Params, point: int) -> dict[str, Any]:
         return {"mean": params["latent_mean"], "step": params["points"][str(point)]["step"]}
 
-    def analyse(self, parts: Parts, latent: jax.Array) -> jax.Array:
+    def analyse(self, parts: Parts, latent: Any) -> Any:
         return (latent - parts["mean"]) / parts["step"]
 
     def decoder_parts(self, params: Params, point: int) -> dict[str, Any]:
@@ -71,21 +72,24 @@ class ContextualCompression(Compression):
 
     def code(
         self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0
-    ) -> list[dict[str, np.ndarray]]:
-        """Streams of each signal from what `analyse` gave of its patches, [p, k].
+    ) -> list[Code]:
+        """Symbols of each signal, with the models that rounding has asked for, from what `analyse` gave of its patches, [p, k].
 
         effort: passes of `vcinr.context.refinement`.
         """
         found: list[Any] = [None] * len(rows)
+        tables = params["points"][str(point)]["tables"]
         counts = [grid.counts for grid in grids]
         for shape in dict.fromkeys(counts):
             places = [i for i, own in enumerate(counts) if own == shape]
             z = np.stack([rows[i].reshape(*shape, -1) for i in places])
-            decided = self.round(params, point, z)
+            decided, predicted = self._round(params, point, z)
             if effort:
-                decided = self._refine(params, point, decided, z, effort)
-            for i, symbols in zip(places, decided, strict=True):
-                found[i] = streams_of(self.config.order, symbols)
+                decided, predicted = self._refine(params, point, decided, z, effort), {}
+            for number, i in enumerate(places):
+                own = {name: (table[number], whole[number]) for name, (table, whole) in predicted.items()}
+                models = {name: Table(tables, table.ravel(), whole.ravel()) for name, (table, whole) in own.items()}
+                found[i] = Code(streams_of(self.config.order, decided[number]), models=models)
         return found
 
     def round(self, params: Params, point: int, z: np.ndarray) -> np.ndarray:
@@ -93,20 +97,26 @@ class ContextualCompression(Compression):
 
         One coding step after the other, each with the code lengths that the decoder will know by then.
         """
+        return self._round(params, point, z)[0]
+
+    def _round(
+        self, params: Params, point: int, z: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:
+        """The symbols of `round`, and stream → what `predict_table` gave for it, where rounding has asked."""
         order = self.config.order
         own = params["points"][str(point)]
-        symbols = whole_symbols(np.rint(z))
+        symbols, predicted = whole_symbols(np.rint(z)), {}
         if self.config.rounding == "nearest":
-            return symbols
+            return symbols, predicted
         for step in order.steps:
             start, stop = order.span(step.group)
             chosen = step.patches(z.shape[1:-1])
-            table, whole = predict_table(order, params["network"], point, symbols, step)
+            table, whole = predicted[step.stream] = predict_table(order, params["network"], point, symbols, step)
             part, weight = z[:, chosen, start:stop].astype(np.float64), np.asarray(own["weight"])[start:stop]
             # In the first group the likeliest symbol is near those of the neighbours, in all others it is 0.
             centre = whole if step.group == 0 else 0
             symbols[:, chosen, start:stop] = rounded(part, whole, table, own["tables"], weight, centre)
-        return symbols
+        return symbols, predicted
 
     def _refine(self, params: Params, point: int, symbols: np.ndarray, z: np.ndarray, passes: int) -> np.ndarray:
         """For each signal, the symbols of the cheapest pass of several."""

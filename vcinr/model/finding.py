@@ -50,10 +50,7 @@ def built_in(name: str, modality: str | None = None) -> Model:
 
 
 def find_by_fingerprint(fingerprint: bytes) -> Model:
-    """The model that decodes files of this fingerprint: built in, or at hand. ModelError where there is none."""
-    for name, modality in itertools.product(built_in_names(), MODALITIES):
-        if fingerprint in (model := built_in(name, modality)).fingerprints:
-            return model
+    """The model that decodes files of this fingerprint: at hand, or built in. ModelError where there is none."""
     folders, unreadable = model_folders(), []
     for folder in folders:
         try:
@@ -63,6 +60,10 @@ def find_by_fingerprint(fingerprint: bytes) -> Model:
             continue
         if any(point["fingerprint"] == fingerprint.hex() for point in points):
             return load(folder)
+    # Last: to make them, all codecs are imported and networks are initialised.
+    for name, modality in itertools.product(built_in_names(), MODALITIES):
+        if fingerprint in (model := built_in(name, modality)).fingerprints:
+            return model
     at_hand = ", ".join(map(str, folders)) or "there are none"
     raise ModelError(
         f"no model at hand has the fingerprint {fingerprint.hex()} (at hand: {at_hand}): give --model DIR, or set "

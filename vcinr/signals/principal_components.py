@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse.linalg
 from jaxtyping import Float32
 
 
@@ -12,6 +10,9 @@ def principal_components(
     patches: Float32[np.ndarray, "m d"], num_components: int
 ) -> tuple[Float32[np.ndarray, " d"], Float32[np.ndarray, "k d"]]:
     """Mean [d] and the leading orthonormal components [k, d] of patches [m, d], by descending variance; k ≤ d, m."""
+    import scipy.linalg  # Here, for it takes as long to import as a small picture takes to encode, and only training needs it.
+    import scipy.sparse.linalg
+
     mean = patches.mean(0, dtype=np.float64).astype(np.float32)
     centred = patches - mean
     covariance = centred.T @ centred / len(patches)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vcinr.batching import whole_symbols
+from vcinr.codec import Code
 from vcinr.compression.interface import LatentModel
 from vcinr.compression.patch_by_patch import check_count
 from vcinr.compression.uniform import UniformCompression
@@ -63,8 +64,8 @@ class PatternUniform(UniformCompression):
 
     def code(
         self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0
-    ) -> list[dict[str, np.ndarray]]:
-        """Streams of each signal. ValueError for a latent that is not finite."""
+    ) -> list[Code]:
+        """Symbols of each signal. ValueError for a latent that is not finite."""
         del grids, effort
         chosen, coded = params["points"][str(point)], []
         for numbers in rows:
@@ -73,7 +74,7 @@ class PatternUniform(UniformCompression):
             gates = open_gates(self.index, numbers)
             symbols = uniform_quantiser.quantise(jnp.asarray(numbers), chosen["lower"], chosen["step"], self.config.bits[point])
             opened = whole_symbols(np.asarray(symbols))[gates[:, self.index] > 0]
-            coded.append({"gates": gates.ravel(), "latent": opened})
+            coded.append(Code({"gates": gates.ravel(), "latent": opened}))
         return coded
 
     def symbol_model(

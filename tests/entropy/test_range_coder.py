@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vcinr.entropy import range_coder
 from vcinr.entropy.range_coder import CodingError, Decoder, Encoder, RawBits, Table, model_count, symbol_bits
 from vcinr.entropy.tables import ESCAPE_LENGTHS, TOTAL, Tables, frequencies_from_masses
 
@@ -344,3 +345,23 @@ def test_no_symbols_are_no_bytes():
         assert Decoder(b"").decode(model).shape == (0,)
     assert encoded([(np.zeros(5, int), RawBits(0, 5))]) == b""
     np.testing.assert_array_equal(Decoder(b"").decode(RawBits(0, 5)), np.zeros(5))
+
+
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_what_is_coded_does_not_depend_on_the_blocks_that_it_is_sorted_in(block, monkeypatch):
+    rng = np.random.default_rng(3)
+    tables = random_tables(rng, 6)
+    symbols, index = rng.integers(-9, 10, 100), rng.integers(1, 6, 100)
+    model = Table(tables, index, rng.integers(-50, 51, 100))
+    symbols[::9] = rng.choice([2**31 - 1, -(2**31), 5000], symbols[::9].size)
+    model.offset[::9] = 0
+    encoder = Encoder()
+    encoder.encode(symbols, model)
+    data = encoder.finish()
+    monkeypatch.setattr(range_coder, "BLOCK", block)
+    again = Encoder()
+    again.encode(symbols, model)
+    assert again.finish() == data
+    decoder = Decoder(data)
+    np.testing.assert_array_equal(decoder.decode(model), symbols)
+    decoder.finish()

@@ -108,7 +108,7 @@ def checksum(head: bytes, streams: Iterable[np.ndarray]) -> int:
     """
     crc = zlib.crc32(head)
     for symbols in streams:
-        crc = zlib.crc32(np.ascontiguousarray(symbols, "<i4").tobytes(), crc)
+        crc = zlib.crc32(np.ascontiguousarray(symbols, "<i4"), crc)
     return crc
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import constriction
@@ -25,6 +26,8 @@ from vcinr.entropy.tables import (
 )
 
 CHUNK_BITS = 16
+BLOCK = 2**22
+"""Symbols that are sorted, or held in wider types, at once: both take several times the memory of the symbols."""
 
 
 class CodingError(ValueError):
@@ -163,27 +166,32 @@ class Decoder:
             return symbols
         tables, index = model.tables, model.index
         order, runs = _runs(tables, index)
-        sorted_entries = np.empty(index.size, np.int32)
+        symbols, escapes = np.empty(index.size, np.int32), [np.zeros(0, order.dtype)]
         for table, start, stop in runs:
-            sorted_entries[start:stop] = self._read(tables.models[table], stop - start)
-        entry = np.empty_like(sorted_entries)
-        entry[order] = sorted_entries
-        symbols = tables.first[index] + entry.astype(np.int64)
-        escaped = entry == tables.sizes[index] - 1
-        num_escaped = int(np.count_nonzero(escaped))
-        if num_escaped:
-            above = self._read(_uniform(1), num_escaped) == 1
-            lengths = self._read(_length_model(), num_escaped).astype(np.int64)
-            distances = np.left_shift(1, lengths)
-            for shift, chosen, sizes in _rest_digits(lengths):
-                distances[chosen] += self._read(_any_uniform(), sizes.astype(np.int32)).astype(np.int64) << shift
-            last = symbols[escaped] - 1
-            symbols[escaped] = np.where(above, last + distances, tables.first[index[escaped]] - distances)
-        _check_int32(symbols)
+            entry, places = self._read(tables.models[table], stop - start), order[start:stop]
+            symbols[places] = entry + tables.first[table]
+            escapes.append(places[entry == tables.sizes[table] - 1])
+        escaped = np.sort(np.concatenate(escapes))
+        if escaped.size:
+            symbols[escaped] = self._read_escaped(tables, index[escaped])
         if model.offset is not None:
-            symbols = symbols + model.offset
-            _check_int32(symbols)
-        return symbols.astype(np.int32)
+            for part in _blocks(symbols.size):
+                whole = symbols[part] + model.offset[part].astype(np.int64)
+                _check_int32(whole)
+                symbols[part] = whole
+        return symbols
+
+    def _read_escaped(self, tables: Tables, index: np.ndarray) -> np.ndarray:
+        """Symbols, int64 [m], outside the tables of these numbers."""
+        above = self._read(_uniform(1), index.size) == 1
+        lengths = self._read(_length_model(), index.size).astype(np.int64)
+        distances = np.left_shift(1, lengths)
+        for shift, chosen, sizes in _rest_digits(lengths):
+            distances[chosen] += self._read(_any_uniform(), sizes.astype(np.int32)).astype(np.int64) << shift
+        first = tables.first[index].astype(np.int64)
+        symbols = np.where(above, first + tables.sizes[index] - 2 + distances, first - distances)
+        _check_int32(symbols)
+        return symbols
 
     def finish(self) -> None:
         """Raises CodingError where the bytes are not those that encoding the symbols read so far gives."""
@@ -231,12 +239,28 @@ def _counted(model: Table, symbols: np.ndarray) -> np.ndarray:
 
 def _runs(tables: Tables, index: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     """The permutation that sorts symbols by table, stably, and (table, start, stop) of each table that occurs."""
-    # NumPy's stable sort of 16-bit integers is a radix sort, several times faster than that of wider ones.
-    keys = index.astype(np.uint16) if tables.num_tables <= 2**16 else index
-    counts = np.bincount(index, minlength=tables.num_tables)
+    counts = np.zeros(tables.num_tables, np.int64)
+    for part in _blocks(index.size):
+        counts += np.bincount(index[part], minlength=tables.num_tables)
+    stops = np.cumsum(counts)
     used = np.flatnonzero(counts)
-    stops = np.cumsum(counts[used])
-    return np.argsort(keys, kind="stable"), list(zip(used.tolist(), (stops - counts[used]).tolist(), stops.tolist(), strict=True))
+    # NumPy's stable sort of 16-bit integers is a radix sort, several times faster than that of wider ones.
+    narrow = np.uint16 if tables.num_tables <= 2**16 else np.int32
+    if index.size <= BLOCK:
+        order = np.argsort(index.astype(narrow), kind="stable")
+    else:
+        order, starts = np.empty(index.size, np.int32), stops - counts
+        for part in _blocks(index.size):
+            own = np.argsort(index[part].astype(narrow), kind="stable")
+            number = np.bincount(index[part], minlength=tables.num_tables)
+            place = (starts - np.cumsum(number) + number)[index[part][own]] + np.arange(own.size)
+            order[place] = own + part.start
+            starts += number
+    return order, list(zip(used.tolist(), (stops - counts)[used].tolist(), stops[used].tolist(), strict=True))
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
 
 
 def _digits(bits: int) -> list[tuple[int, int]]:

@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from tests.codecs.combinations import COMBINATIONS
 from vcinr.bitstream.payload import estimated_bits
-from vcinr.codec import training_patch
 from vcinr.codecs import CODECS, Codec, make_codec
-from vcinr.codecs.combinations import COMBINATIONS
 from vcinr.datasets.sources import PatchSource
 from vcinr.model.finding import load
 from vcinr.model.model import make_model
@@ -38,8 +37,11 @@ SMALL = {
     "meta": ONE_STEP,
     "sparsify": ONE_STEP,
     "retrain": ONE_STEP,
+}
+SMALL_COMPRESSION = {
     "uniform": {"bits": (5,), "num_latents": 16},
     "contextual": {
+        "crop": (6, 6),
         "lambdas": (0.01,),
         "groups": (1, 2, 3),
         "neighbour_dims": 2,
@@ -49,7 +51,7 @@ SMALL = {
         "num_counted": 4,
         "training": ONE_STEP,
     },
-    "quantiser": {"lambdas": (0.01,), "width": 4, "num_latents": 16, "prior_steps": 2, "training": ONE_STEP},
+    "variational": {"lambdas": (0.01,), "width": 4, "num_latents": 16, "prior_steps": 2, "training": ONE_STEP},
 }
 
 
@@ -60,6 +62,11 @@ def config_of(combination):
     for key, value in SMALL.items():
         if key in keys:
             config[key] = dict(value) if isinstance(value, dict) else value
+    if "compression" in keys:
+        kind = combination.config.get("compression", {}).get("kind", CODECS[combination.codec][1]().compression.kind)
+        config["compression"] = SMALL_COMPRESSION[kind]
+    if "warm_start" in keys:
+        config["warm_start"] = {"num_patches": 64, "training": ONE_STEP}
     for key, value in combination.config.items():
         config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
     return config
@@ -85,7 +92,7 @@ def test_a_valid_combination_trains_a_step_and_comes_back(combination, tmp_path)
     assert isinstance(codec, Codec)
     if codec.stages():
         pictures = np.random.default_rng(1).integers(0, 256, (2, 13, 12, 3), np.uint8)
-        params = train(codec, PatchSource(pictures, training_patch(codec)), seed=0, workdir=tmp_path / "run", quiet=True)
+        params = train(codec, PatchSource(pictures, codec.training_patch), seed=0, workdir=tmp_path / "run", quiet=True)
     else:
         params = jax.device_get(codec.init(jax.random.key(0)))
     make_model(codec, params, {}).save(tmp_path / "model")

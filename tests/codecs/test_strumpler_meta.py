@@ -14,21 +14,21 @@ from tests.tiny import psnr
 from vcinr.adaptation.long_fit import OptimiserSpec
 from vcinr.adaptation.meta_learning import AdaptationConfig
 from vcinr.bitstream.container import BitstreamError
-from vcinr.codec import Code, grid_of, training_patch
+from vcinr.codec import Code, EncodeRequest, grid_of
 from vcinr.codecs.strumpler_meta import StrumplerMeta, StrumplerMetaConfig, base_weights, first_updates
-from vcinr.codecs.whole_signals import batches_of_equal_shape
 from vcinr.datasets.sources import PatchSource
 from vcinr.fields import siren
-from vcinr.fields.field import FieldConfig, make_field
+from vcinr.fields.field import FieldConfig, evaluate, make_field
 from vcinr.model.finding import load
 from vcinr.model.model import make_model
 from vcinr.signals.patches import to_signal
 from vcinr.stage import TrainingConfig
 from vcinr.training.run import train
-from vcinr.weights import coding as weight_coding
 from vcinr.weights.adaround import AdaRoundConfig
-from vcinr.weights.coding import FitConfig, WeightCodingConfig
+from vcinr.weights.coding import WeightCodingConfig
+from vcinr.weights.fit import FitConfig, fit_weights, make_batch, signal_error
 from vcinr.weights.retraining import RetrainingConfig
+from vcinr.weights.signal_batches import batches_of_equal_shape
 
 SHAPES = [(24, 36), (36, 24)]
 CONFIG = StrumplerMetaConfig(
@@ -52,7 +52,7 @@ def pictures():
 def folder(tmp_path_factory):
     """The folder of a model trained on other pictures."""
     folder, codec = tmp_path_factory.mktemp("strumpler_meta"), StrumplerMeta(CONFIG)
-    patches = PatchSource([smooth_picture(48, 48, seed) for seed in range(4)], training_patch(codec))
+    patches = PatchSource([smooth_picture(48, 48, seed) for seed in range(4)], codec.training_patch)
     params = train(codec, patches, seed=0, workdir=folder / "run", quiet=True)
     make_model(codec, params, {}).save(folder / "model")
     return folder / "model"
@@ -104,9 +104,8 @@ def test_points_of_equal_penalty_share_their_fits(model, pictures, tmp_path):
     signals = [to_signal(picture.astype(np.float32) / np.float32(255), picture.shape[:2]) for picture in pictures[:1]]
     heard = []
     for point in range(2):
-        codec.encode(
-            model.params, signals, point, workdir=str(tmp_path), progress=lambda *call, p=point: heard.append((p, *call))
-        )
+        request = EncodeRequest(workdir=str(tmp_path), progress=lambda *call, p=point: heard.append((p, *call)))
+        codec.encode(model.params, signals, point, request)
     fitting = [(point, done, total) for point, what, done, total in heard if what == "fitting"]
     assert fitting == [(0, 0, 100), (0, 100, 100), (1, 100, 100)]
     assert [name.rsplit("_", 1)[0] for name in sorted(path.stem for path in tmp_path.iterdir())] == [
@@ -140,7 +139,8 @@ def test_updates_are_in_the_order_of_the_fields_own(model):
     coords = jax.random.uniform(jax.random.key(1), (50, 2), minval=-1.0)
     shared = jax.tree.map(jnp.asarray, model.params["shared"])
     whole = make_field(CONFIG.field).apply({"params": shared}, coords, update)
-    np.testing.assert_allclose(weight_coding.field_values(CONFIG.field, base, update, coords), whole, atol=1e-5)
+    found = evaluate(CONFIG.field, siren.unflatten(base + update, CONFIG.field.sizes()), coords)
+    np.testing.assert_allclose(found, whole, atol=1e-5)
 
 
 def test_learned_weights_are_closer_to_any_picture_than_random_ones(model, landscape):
@@ -148,15 +148,15 @@ def test_learned_weights_are_closer_to_any_picture_than_random_ones(model, lands
     field, fit = CONFIG.field, FitConfig(CONFIG.field)
     base = base_weights(CONFIG, model.params["shared"])
     plain = siren.flatten(siren.init_layers(jax.random.key(0), field.sizes(), field.omega_0))
-    learned = weight_coding.make_batch(field, base, landscape, "learned")
-    random = weight_coding.make_batch(field, jnp.zeros_like(plain), landscape, "random")
+    learned = make_batch(field, base, landscape, "learned")
+    random = make_batch(field, jnp.zeros_like(plain), landscape, "random")
     updates = first_updates(CONFIG, model.params, landscape)
     row = {"values": jnp.asarray(landscape.values[0]), "weight": None}
-    start = [weight_coding.signal_error(fit, learned.shared, jnp.asarray(update), row) for update in (0 * updates[0], updates[0])]
+    start = [signal_error(fit, learned.shared, jnp.asarray(update), row) for update in (0 * updates[0], updates[0])]
     assert start[1] < 0.5 * start[0]
     steps = {"optimiser": CONFIG.optimiser, "num_steps": 30}
-    found = weight_coding.fit_weights(fit, learned, updates, **steps)
-    from_random = weight_coding.fit_weights(fit, random, plain[None], **steps)
+    found = fit_weights(fit, learned, updates, **steps)
+    from_random = fit_weights(fit, random, plain[None], **steps)
     assert found.loss[0] < start[1]
     assert found.loss[0] < 0.5 * from_random.loss[0]
 
@@ -189,8 +189,8 @@ def test_hostile_streams_are_refused(model, files, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"l1": ()}, "one value an operating point"),
-        ({"bits": (7, 8, 9)}, "one value an operating point"),
+        ({"l1": ()}, "one value per operating point"),
+        ({"bits": (7, 8, 9)}, "one value per operating point"),
         ({"bits": (1, 7)}, r"bits in 2\.\.16"),
         ({"field": FieldConfig(modulation="none")}, "field.modulation is weight_update"),
         ({"field": dataclasses.replace(CONFIG.field, channels=1)}, "field.channels is 1, but a picture has 3"),

@@ -1,4 +1,4 @@
-"""Whole signals in batches and everywhere, and what files that bring their own network may ask for and mean."""
+"""What files that bring their own network may ask for and mean."""
 
 import math
 import time
@@ -17,13 +17,10 @@ from vcinr.codecs.coin import Coin, to_symbols
 from vcinr.codecs.strumpler_basic import StrumplerBasic, field_of
 from vcinr.fields import siren
 from vcinr.model.model import make_model
-from vcinr.signals.patches import to_signal
 from vcinr.weights import evaluation
 from vcinr.weights.coding import make_code
 from vcinr.weights.grid import bfloat16_above, from_bfloat16
-from vcinr.weights.signal_batches import batches_of_equal_shape
 
-SHAPES = [(24, 36), (36, 24), (24, 36), (1, 50)]
 HEAD = {"num_layers": 2, "width": 6, "encoding": 1, "num_frequencies": 3, "milliscale": 1400, "omega_0": 17, "activation": 0}
 
 
@@ -35,21 +32,6 @@ def coin():
 @pytest.fixture(scope="module")
 def strumpler():
     return make_model(StrumplerBasic(), StrumplerBasic().init(jax.random.key(0)), {})
-
-
-def test_batches_hold_equal_shapes_within_bounds():
-    pictures = [smooth_picture(*shape, seed=i) for i, shape in enumerate(SHAPES)]
-    signals = [to_signal(picture.astype(np.float32), picture.shape[:2]) for picture in (*pictures, pictures[0], pictures[0])]
-    batches = batches_of_equal_shape(signals, 2 * 24 * 36)
-    assert [batch.indices for batch in batches] == [[0, 2], [4, 5], [1], [3]]
-    assert all(batch.values.shape == (len(batch.indices), len(batch.coords), 3) for batch in batches)
-    np.testing.assert_array_equal(batches[0].values[1].reshape(24, 36, 3), pictures[2])
-    assert [batch.name for batch in batches] == ["24x36", "24x36", "36x24", "1x50"]
-    assert [batch.indices for batch in batches_of_equal_shape(signals[:3], 1)] == [[0], [2], [1]]
-    weighted = [signals[0], signals[0].replace(weight=np.full((1, 24 * 36), 0.5, np.float32))]
-    one, other = batches_of_equal_shape(weighted, 10**6)
-    assert one.weight is None
-    assert other.weight.shape == (1, 24 * 36)
 
 
 # What a file means, by docs/bitstream.md, section "Files that need no model", with nothing but NumPy.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vcinr.adaptation.long_fit import OptimiserSpec, overfit
-from vcinr.weights.retraining import RetrainingConfig, num_flipped, quantise_straight_through
+from vcinr.weights.retraining import RetrainingConfig, flips_in_words, num_flipped, quantise_straight_through
 
 LEVELS = np.array([[0.4, 2.4, -3.4]], np.float32)
 
@@ -52,3 +52,8 @@ def test_flips_are_counted_row_by_row():
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match="retraining needs"):
         RetrainingConfig(**wrong)
+
+
+def test_flips_are_told_as_shares():
+    told = flips_in_words(np.array([10, 20, 60]), 1000)
+    assert told == "retraining changed 3.0 % of the 1000 symbols per signal (1.0 to 6.0 % in 3 signals)"

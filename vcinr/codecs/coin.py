@@ -1,5 +1,6 @@
-"""COIN: one SIREN a signal, fitted from scratch, its weights in half precision (Dupont et al. 2021, "COIN: COmpression with
-Implicit Neural representations").
+"""COIN: one SIREN per signal, fitted from scratch, its weights in half precision.
+
+Dupont et al. 2021, "COIN: COmpression with Implicit Neural representations".
 
 Encoding: w ← SIREN's random start; Adam on the mean squared error; the weights of the lowest loss, as float16, are the file.
 Decoding: evaluate the SIREN at all coordinates. Nothing is trained beforehand, and a file needs no model.
@@ -32,28 +33,32 @@ from vcinr.modalities.modality import Modality
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Progress
 from vcinr.weights.evaluation import check_work, network_pieces
-from vcinr.weights.signal_batches import SignalBatch, batch_progress, batches_of_equal_shape
+from vcinr.weights.signal_batches import Report, SignalBatch, batch_progress, batches_of_equal_shape, encode_in_batches
 
 BITS = 16
-"""Of a weight in the file."""
+"""Bits per weight in the file."""
 MAX_DEPTH, MAX_WIDTH, MAX_OMEGA_0, MAX_WEIGHTS = 64, 1024, 1000, 2**20
 """What a file may ask for; a reader's `vcinr.bitstream.limits.Limits` bound weights times samples."""
-STEPS_A_CHUNK = 2**36
+CHECKPOINT_WORK = 2**36
 """Multiplications between two checkpoints, half a minute and more on two CPU cores."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CoinConfig:
-    """Architectures and how they are fitted.
+    """Config of `Coin`.
 
-    architectures: (depth, width) of each operating point, depth being the number of sine layers; none for all pairs of
-        ``depths`` and ``widths``. Points are in order of size, whatever the order here.
-    omega_0: frequency scale ω₀.   seed: of the random start, which is the same for all signals.
-    num_steps, optimiser: of Adam; each level of ``effort`` doubles the steps. The paper takes 50,000 at a constant 2e-4,
-        these defaults are for the impatient.
-    search_steps: of each short fit by which `choose_point` chooses among architectures of about equal size.
-    chunk: coordinates a signal's loss takes at once, which bounds memory; 0 for all.
-    batch_samples: samples of signals of equal shape that are fitted together (but at least one signal).
+    modality: key of `MODALITIES`.
+    architectures: (depth, width) of each operating point, in any order; depth is the number of sine layers. (): all pairs of
+        ``depths`` and ``widths``. Points are numbered by size.
+    depths: sine layers, 1 to `MAX_DEPTH`; used where there are no ``architectures``.
+    widths: units per layer, 1 to `MAX_WIDTH`; used where there are no ``architectures``.
+    omega_0: frequency scale ω₀, 1 to `MAX_OMEGA_0`.
+    seed: of the random start, which is the same for all signals.
+    num_steps: steps of Adam, at least 1; each level of effort doubles them. The paper takes 50,000.
+    optimiser: step size and schedule. The paper's are 2e-4, constant.
+    search_steps: steps of each short fit by which `choose_point` chooses among architectures of about equal size.
+    chunk: coordinates per evaluation of a signal's loss, which bounds memory; 0: all at once.
+    batch_samples: most samples fitted together, of signals of equal shape; a larger signal is fitted alone.
     """
 
     modality: str = "picture"
@@ -112,9 +117,9 @@ def num_weights(field: FieldConfig) -> int:
 
 
 def file_bits(field: FieldConfig, shape: Sequence[int]) -> int:
-    """What the file of a signal of this shape takes at most: header, checksum, 16 bits a weight, and the range coder's slack.
+    """Most bits that the file of a signal of this shape takes: header, checksum, 16 bits per weight, the range coder's slack.
 
-    A range of 2^32 at least, rounded to a multiple of 2^24, costs under 2^-7.4 bits a symbol; the end costs under 8 bytes.
+    A range of 2^32 at least, rounded to a multiple of 2^24, costs under 2^-7.4 bits per symbol; the end costs under 8 bytes.
     """
     meta = {"depth": field.num_layers, "width": field.width, "omega_0": int(field.omega_0)}
     head = container.head_bytes(bytes(container.FINGERPRINT_SIZE), [shape], [meta], META_TYPES)
@@ -169,14 +174,8 @@ class Coin(SelfContainedCodec):
         """The architecture, e.g. "10x28"."""
         return "x".join(map(str, self.config.points[point]))
 
-    def encode(
-        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
-    ) -> list[Code]:
-        """Codes of signals.
-
-        effort: doubles ``num_steps`` so many times.   key: of the random start, instead of the config's seed.
-        workdir: keeps each batch's fit, finished or not, under a name of its own.
-        """
+    def encode(self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST) -> list[Code]:
+        """Codes of signals; those of equal shape are fitted together, and each level of effort doubles the steps."""
         del params
         c = self.config
         field = self._field(point)
@@ -184,20 +183,19 @@ class Coin(SelfContainedCodec):
         steps = self.num_steps(request.effort)
         for signal in signals:
             check_work(field, signal.grid.shape)
-        codes: dict[int, Code] = {}
-        batches = batches_of_equal_shape(signals, c.batch_samples)
-        for i, batch in enumerate(batches):
+
+        def encode_batch(batch: SignalBatch, report: Report) -> list[Code]:
             name = f"{self.point_name(point)}_{steps}_{batch.name}"
-            layers, _ = self._fit(field, batch, steps, request, name, batch_progress(request.progress, i, len(batches)))
-            for index, symbols in zip(batch.indices, to_symbols(layers), strict=True):
-                codes[index] = Code({"weights": symbols}, meta)
-        return [codes[i] for i in range(len(signals))]
+            weights, _ = self._fit(field, batch, steps, request, name, report("fitting"))
+            return [Code({"weights": symbols}, meta) for symbols in to_symbols(weights)]
+
+        return encode_in_batches(encode_batch, signals, c.batch_samples, request.progress)
 
     def choose_point(self, params: Params, signal: Signal, bpp: float, request: EncodeRequest) -> int:
-        """The architecture for one signal within ``bpp`` bits a sample of file: the paper's search.
+        """The architecture for one signal whose file is within ``bpp`` bits per sample: the paper's search.
 
-        Of each depth the widest that fits is a candidate, unless it has less than half the weights of the largest; a short fit of
-        each on the signal itself decides, kept in ``workdir``. ValueError where none fits.
+        Candidates are the widest architecture of each depth that fits, unless its file is under half of the largest that fits. A
+        short fit of each on the signal itself decides. ValueError where none fits.
         """
         del params
         shape = signal.grid.shape
@@ -221,7 +219,7 @@ class Coin(SelfContainedCodec):
         return candidates[int(np.argmin(losses))]
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Mapping[str, Any], decoded: Any, name: str) -> RawBits:
-        """16 bits a weight, as many as the architecture in ``meta`` has. ValueError for one that no encoder writes."""
+        """16 bits for each weight of the architecture in ``meta``. ValueError for one that no encoder writes."""
         del params, point, grid, decoded, name
         return RawBits(BITS, num_weights(self.network(meta)))
 
@@ -261,7 +259,7 @@ class Coin(SelfContainedCodec):
             (batch.values, batch.weight),
             c.optimiser,
             num_steps,
-            chunk_steps=max(1, min(250, STEPS_A_CHUNK // (count * samples * num_weights(field)))),
+            chunk_steps=max(1, min(250, CHECKPOINT_WORK // (count * samples * num_weights(field)))),
             workdir=request.workdir,
             name=name,
             labels=batch.indices,

@@ -1,6 +1,6 @@
-"""Strümpler et al. 2022, the basic codec: one Fourier-encoded SIREN a signal, all its weights in the file.
+"""Strümpler et al. 2022, the basic codec: one Fourier-encoded SIREN per signal, all its weights in the file.
 
-Encoding (section 3.2): w ← a random start; Adam on MSE + λ Σ|w|; a symmetric grid a tensor; AdaRound; retraining on the grid;
+Encoding (section 3.2): w ← a random start; Adam on MSE + λ Σ|w|; one symmetric grid per tensor; AdaRound; retraining on the grid;
 entropy coding. Decoding: evaluate the network at all coordinates. Nothing is trained beforehand, and a file needs no model.
 """
 
@@ -28,7 +28,7 @@ from vcinr.weights import coding as weight_coding
 from vcinr.weights.coding import WeightCodingConfig
 from vcinr.weights.evaluation import check_work, network_pieces
 from vcinr.weights.fit import FitConfig, make_batch
-from vcinr.weights.signal_batches import batch_progress, batches_of_equal_shape
+from vcinr.weights.signal_batches import Report, SignalBatch, encode_in_batches
 
 # Their place is what a file holds, so new ones go to the end.
 _ENCODINGS = ("none", "nerf", "gaussian")
@@ -43,21 +43,30 @@ MAX_META = {
     "omega_0": 1000,
     "activation": len(_ACTIVATIONS) - 1,
 }
-"""The largest value of each number of a file's head; ω₀ begins at 1, all others at 0."""
+"""The largest value of each number of a file's head; the smallest is 1 for ω₀ and 0 for all others."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StrumplerBasicConfig:
-    """The networks, how they are fitted and how they are coded.
+    """Config of `StrumplerBasic`. Largest values of what a file's head holds are in `MAX_META`.
 
-    widths: of the network of each operating point, small to large.   num_layers, encoding, num_frequencies, encoding_scale,
-        omega_0, activation: all else about it, see `FieldConfig`; a file holds the scale in whole thousandths.
-    num_steps, optimiser: of Adam; each level of ``effort`` doubles the steps.   seed: of the random start.
-    l1: λ of λ Σ|w| beside the mean squared error of values in [0, 1]. The paper's 1e-5 belongs to values in [-1, 1], whose
-        error is four times as large: it is 2.5e-6 here.
-    bits: of a weight's grid.   coding: AdaRound and retraining.
-    chunk: coordinates a signal's loss takes at once, which bounds memory; 0 for all.
-    batch_samples: samples of signals of equal shape that are fitted together (but at least one signal).
+    modality: key of `MODALITIES`.
+    widths: units per layer, one value per operating point, small to large.
+    num_layers: layers before the output, at least 1.
+    encoding: of the coordinates, "none", "nerf" or "gaussian"; see `FieldConfig`.
+    num_frequencies: of the encoding.
+    encoding_scale: of the encoding, in whole thousandths.
+    omega_0: frequency scale ω₀, at least 1.
+    activation: "sine" or "relu".
+    num_steps: steps of Adam, at least 1; each level of effort doubles them.
+    optimiser: step size and schedule.
+    seed: of the random start, which is the same for all signals.
+    l1: λ of λ Σ|w| beside the mean squared error of values in [0, 1]; at least 0. The paper's 1e-5 belongs to values in [-1, 1],
+        whose error is four times as large: it is 2.5e-6 here.
+    bits: per weight, 2 to 16.
+    coding: AdaRound and retraining.
+    chunk: coordinates per evaluation of a signal's loss, which bounds memory; 0: all at once.
+    batch_samples: most samples fitted together, of signals of equal shape; a larger signal is fitted alone.
     """
 
     modality: str = "picture"
@@ -147,20 +156,15 @@ class StrumplerBasic(SelfContainedCodec):
 
     @property
     def networks(self) -> Sequence[int]:
-        """The width of each operating point's."""
+        """The width of each operating point's network."""
         return self.config.widths
 
     def point_name(self, point: int) -> str:
         """The width of the network."""
         return str(self.config.widths[point])
 
-    def encode(
-        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
-    ) -> list[Code]:
-        """Codes of signals, those of equal shape fitted together.
-
-        effort: doubles ``num_steps`` so many times.   key: of the random start of them all, instead of the config's seed.
-        """
+    def encode(self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST) -> list[Code]:
+        """Codes of signals; those of equal shape are fitted together, and each level of effort doubles the steps."""
         del params
         c = self.config
         num_steps = self.num_steps(request.effort)
@@ -171,26 +175,22 @@ class StrumplerBasic(SelfContainedCodec):
         for signal in signals:
             check_work(field, signal.grid.shape)
         start = siren.flatten(siren.init_layers(key, field.sizes(), field.omega_0, field.output_bias, field.activation))
-        codes: dict[int, Code] = {}
-        batches = batches_of_equal_shape(signals, c.batch_samples)
-        for i, of_shape in enumerate(batches):
-            batch = make_batch(
-                field, jnp.zeros_like(start), of_shape, f"{self.name}_{self.point_name(point)}_{request.effort}"
-            )
-            coded = weight_coding.encode_batch(
+
+        def encode_batch(of_shape: SignalBatch, report: Report) -> list[Code]:
+            return weight_coding.encode_batch(
                 c.coding,
                 fit,
-                batch,
+                make_batch(field, jnp.zeros_like(start), of_shape, f"{self.name}_{self.point_name(point)}_{request.effort}"),
                 jnp.tile(start, (len(of_shape.indices), 1)),
                 c.optimiser,
                 num_steps,
                 c.bits,
                 meta=meta,
                 workdir=request.workdir,
-                report=lambda what, i=i: batch_progress(request.progress, i, len(batches), what),
+                report=report,
             )
-            codes |= zip(of_shape.indices, coded, strict=True)
-        return [codes[i] for i in range(len(signals))]
+
+        return encode_in_batches(encode_batch, signals, c.batch_samples, request.progress)
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> SymbolModel:
         """From the file alone: the head gives the number of weights, the streams before give their tables."""

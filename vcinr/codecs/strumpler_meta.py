@@ -1,7 +1,7 @@
 """Strümpler et al. 2022, the meta-learned codec: the file holds how a signal's weights differ from meta-learned ones.
 
 Training (section 3.4): θ₀ by MAML, through three inner steps with a learned step size for every weight and step, on crops.
-Encoding: those inner steps; Adam on MSE + λ Σ|Δ|, Δ = θ − θ₀; a symmetric grid a tensor; AdaRound and retraining of Δ alone;
+Encoding: those inner steps; Adam on MSE + λ Σ|Δ|, Δ = θ − θ₀; one symmetric grid per tensor; AdaRound and retraining of Δ alone;
 entropy coding. Decoding: evaluate the network of weights θ₀ + Δ at all coordinates.
 """
 
@@ -32,21 +32,26 @@ from vcinr.weights import coding as weight_coding
 from vcinr.weights.coding import WeightCodingConfig
 from vcinr.weights.evaluation import network_pieces
 from vcinr.weights.fit import FitConfig, make_batch
-from vcinr.weights.signal_batches import SignalBatch, batch_progress, batches_of_equal_shape
+from vcinr.weights.signal_batches import Report, SignalBatch, encode_in_batches
 
 
 @dataclasses.dataclass(frozen=True)
 class StrumplerMetaConfig:
-    """The network, how θ₀ is learned, and how signals are fitted and coded from there.
+    """Config of `StrumplerMeta`. All operating points share θ₀, and any of them decodes the files of all.
 
-    crop: shape of what meta-training sees; signals are encoded whole, their coordinates in [-1, 1] whatever their shape.
-    field, adaptation, meta: the network, its inner loop, and the training of θ₀ through it.
-    num_steps, optimiser: of Adam after the inner loop; each level of ``effort`` doubles the steps.
-    l1, bits: of each operating point: λ of λ Σ|Δ| beside the mean squared error of values in [0, 1], and bits of a weight's
-        grid. All points share θ₀, and any of them decodes the files of all. The paper's λ of 1e-5 belongs to values in
-        [-1, 1], whose error is four times as large: it is 2.5e-6 here.
-    coding: AdaRound and retraining.   batch_samples: samples of signals of equal shape that are fitted together (but at least
-        one signal).   chunk: coordinates a signal's loss takes at once, which bounds memory; 0 for all.
+    crop: samples of one example of meta-training along each axis. Signals are encoded whole.
+    modality: key of `MODALITIES`.
+    field: the network.
+    adaptation: the inner loop.
+    meta: training of θ₀ through the inner loop.
+    num_steps: steps of Adam after the inner loop, at least 1; each level of effort doubles them.
+    optimiser: step size and schedule of these steps.
+    l1: λ of λ Σ|Δ| beside the mean squared error of values in [0, 1], one value per operating point; at least 0. The paper's 1e-5
+        belongs to values in [-1, 1], whose error is four times as large: it is 2.5e-6 here.
+    bits: per weight, one value per operating point; 2 to 16.
+    coding: AdaRound and retraining.
+    chunk: coordinates per evaluation of a signal's loss, which bounds memory; 0: all at once.
+    batch_samples: most samples fitted together, of signals of equal shape; a larger signal is fitted alone.
     """
 
     crop: tuple[int, ...] = (32, 32)
@@ -74,7 +79,7 @@ class StrumplerMetaConfig:
         if self.adaptation.learn_start:
             raise ValueError("strumpler_meta needs adaptation.learn_start=False: weights are θ₀ where the update is 0")
         if not self.l1 or len(self.l1) != len(self.bits):
-            raise ValueError(f"l1 and bits name one value an operating point, not {self.l1} and {self.bits}")
+            raise ValueError(f"l1 and bits name one value per operating point, not {self.l1} and {self.bits}")
         if self.num_steps < 1 or min(self.l1) < 0 or not all(2 <= bits <= 16 for bits in self.bits):
             raise ValueError("strumpler_meta needs num_steps >= 1, l1 >= 0 and bits in 2..16")
         weight_coding.check_size(self.field)
@@ -126,20 +131,17 @@ class StrumplerMeta(WholeSignalCodec):
         """Bits and λ."""
         return f"{self.config.bits[point]} bits, {self.config.l1[point]:g}"
 
-    def encode(
-        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
-    ) -> list[Code]:
-        """Codes of signals, those of equal shape fitted together; effort: doubles ``num_steps`` so many times.
+    def encode(self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST) -> list[Code]:
+        """Codes of signals; those of equal shape are fitted together, and each level of effort doubles the steps.
 
         Points of equal λ differ in their grids alone: in one ``workdir`` they share the fit.
         """
         c = self.config
         num_steps = self.num_steps(request.effort)
         fit, base = FitConfig(c.field, c.l1[point], c.chunk), base_weights(c, params["shared"])
-        codes: dict[int, Code] = {}
-        batches = batches_of_equal_shape(signals, c.batch_samples)
-        for i, of_shape in enumerate(batches):
-            coded = weight_coding.encode_batch(
+
+        def encode_batch(of_shape: SignalBatch, report: Report) -> list[Code]:
+            return weight_coding.encode_batch(
                 c.coding,
                 fit,
                 make_batch(c.field, base, of_shape, f"{self.name}_{fit.l1:g}_{num_steps}"),
@@ -149,10 +151,10 @@ class StrumplerMeta(WholeSignalCodec):
                 c.bits[point],
                 meta={},
                 workdir=request.workdir,
-                report=lambda what, i=i: batch_progress(request.progress, i, len(batches), what),
+                report=report,
             )
-            codes |= zip(of_shape.indices, coded, strict=True)
-        return [codes[i] for i in range(len(signals))]
+
+        return encode_in_batches(encode_batch, signals, c.batch_samples, request.progress)
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> SymbolModel:
         """The model gives the number of weights, the streams before give their tables."""

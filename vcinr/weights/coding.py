@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float
 
 from vcinr.adaptation.long_fit import OptimiserSpec
 from vcinr.batching import whole_symbols
@@ -23,18 +21,15 @@ from vcinr.codec import Code
 from vcinr.entropy.parametric_tables import PARAMETER_BITS, fit_parameters, tables_from_parameters
 from vcinr.entropy.range_coder import RawBits, SymbolModel, Table
 from vcinr.fields import siren
-from vcinr.fields.field import FieldConfig, evaluate
-from vcinr.stage import Progress
+from vcinr.fields.field import FieldConfig
 from vcinr.weights.adaround import AdaRoundConfig
 from vcinr.weights.fit import Batch, FitConfig, fit_weights, signal_errors
 from vcinr.weights.grid import bfloat16_above, from_bfloat16, grid_steps, on_grid, per_weight, tensor_index
 from vcinr.weights.retraining import RetrainingConfig, flips_in_words, num_flipped, retrain_weights
 from vcinr.weights.rounding import Rounding, round_weights
+from vcinr.weights.signal_batches import Report
 
 _log = logging.getLogger(__name__)
-
-Report = Callable[[str], Progress | None]
-"""What the part of that name ("fitting", "rounding", "retraining") reports to."""
 
 STREAMS = ("steps", "tables", "weights")
 """Step sizes as bfloat16 and table parameters, one per tensor; then one symbol per weight, in the order of `siren.flatten`."""
@@ -169,8 +164,3 @@ def decoded_weights(field: FieldConfig, code: Code) -> np.ndarray:
     """The update that a code holds, float32 [p]."""
     with np.errstate(over="ignore"):
         return code.streams["weights"].astype(np.float32) * per_weight(field, from_bfloat16(code.streams["steps"]))
-
-
-def field_values(field: FieldConfig, base: Any, update: Float[Array, " p"], coords: Float[Array, "n d"]) -> jax.Array:
-    """Values [n, c] of the field that W₀ and b₀ (``base`` [p]) and an update make."""
-    return evaluate(field, siren.unflatten(base + update, field.sizes()), coords)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from vcinr.codec import Code
 from vcinr.signals.signal import Signal
 from vcinr.stage import Progress
+
+Report = Callable[[str], Progress | None]
+"""What the part of that name ("fitting", "rounding", "retraining") reports its progress to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +55,26 @@ def batches_of_equal_shape(signals: Sequence[Signal], max_samples: int) -> list[
             weight = None if unweighted else np.concatenate([np.asarray(signals[i].weight) for i in indices])
             batches.append(SignalBatch(indices, signals[indices[0]].coords, values, weight, "x".join(map(str, shape))))
     return batches
+
+
+def encode_in_batches(
+    encode: Callable[[SignalBatch, Report], Sequence[Code]],
+    signals: Sequence[Signal],
+    max_samples: int,
+    progress: Progress | None = None,
+) -> list[Code]:
+    """Codes of signals, in their order.
+
+    Args:
+      encode: (batch, report) → one code per signal of the batch; ``report`` gives what its parts report progress to.
+      signals, max_samples: as of `batches_of_equal_shape`.
+      progress: told of all batches as of one.
+    """
+    codes: dict[int, Code] = {}
+    batches = batches_of_equal_shape(signals, max_samples)
+    for i, batch in enumerate(batches):
+        codes |= zip(batch.indices, encode(batch, partial(batch_progress, progress, i, len(batches))), strict=True)
+    return [codes[i] for i in range(len(signals))]
 
 
 def batch_progress(progress: Progress | None, index: int, num_batches: int, what: str = "fitting") -> Progress | None:

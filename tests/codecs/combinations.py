@@ -30,8 +30,9 @@ RATE_DISTORTION, CONTEXT = "rate–distortion rounding", "context prior in whole
 FIXED, META_SGD = "MAML, fixed step", "Meta-SGD"
 PRUNED = "MAML, magnitude pruning"
 
+VARIATIONAL, CONTEXTUAL = {"kind": "variational"}, {"kind": "contextual"}
 _FIXED = {"step_sizes": "fixed"}
-_PER_SIGNAL = {"adapt_gates": True}
+_UPDATE = {"field": {"modulation": "weight_update"}}
 
 
 def _gated(apply: str, **more: Any) -> dict[str, Any]:
@@ -42,42 +43,46 @@ COMBINATIONS: tuple[Combination, ...] = (
     Combination("principal components", "projection", "uniform with a dead zone", HISTOGRAM, "klt"),
     Combination("SIREN, all weights", "Adam", "float16", "raw", "coin"),
     Combination("linear latent → shifts", FIXED, UNIFORM, HISTOGRAM, "coinpp"),
-    Combination("linear latent → shifts", FIXED, NOISE, PRIOR, "coinpp", {"compression": "variational"}),
+    Combination("linear latent → shifts", FIXED, NOISE, PRIOR, "coinpp", {"compression": VARIATIONAL}),
     Combination(
-        "SIREN, shared", FIXED, UNIFORM, HISTOGRAM, "coinpp", {"field": {"modulation": "none"}}, refused="change nothing"
+        "SIREN, shared", FIXED, UNIFORM, HISTOGRAM, "coinpp", {"field": {"modulation": "none"}}, refused="changes nothing"
     ),
     Combination("linear latent → shifts", META_SGD, UNIFORM, HISTOGRAM, "functa"),
-    Combination("linear latent → shifts", META_SGD, NOISE, PRIOR, "functa", {"compression": "variational"}),
+    Combination("linear latent → shifts", META_SGD, NOISE, PRIOR, "functa", {"compression": VARIATIONAL}),
     Combination("low-rank gates", META_SGD, NOISE, PRIOR, "vc_inr"),
-    Combination("low-rank gates", META_SGD, UNIFORM, HISTOGRAM, "vc_inr", {"compression": "uniform"}),
+    Combination("low-rank gates", META_SGD, UNIFORM, HISTOGRAM, "vc_inr", {"compression": {"kind": "uniform"}}),
     Combination("low-rank gates", FIXED, NOISE, PRIOR, "vc_inr", {"adaptation": _FIXED}),
-    Combination("low-rank gates", META_SGD, RATE_DISTORTION, CONTEXT, "vc_inr", {"compression": "contextual"}),
+    Combination("low-rank gates", META_SGD, RATE_DISTORTION, CONTEXT, "vc_inr", {"compression": CONTEXTUAL}),
+    Combination("linear head", META_SGD, RATE_DISTORTION, CONTEXT, "contextual_inr"),
     Combination(
-        "linear head",
+        "low-rank gates, linear head",
         META_SGD,
         RATE_DISTORTION,
         CONTEXT,
-        "vc_inr",
-        {"compression": "contextual", "field": {"modulation": "none", "linear_head": True}},
+        "contextual_inr",
+        {"field": {"modulation": "low_rank_gates"}},
+        refused="the field of contextual_inr is linear",
     ),
-    Combination("linear latent → shifts", META_SGD, RATE_DISTORTION, CONTEXT, "functa", {"compression": "contextual"}),
+    Combination("linear latent → shifts", META_SGD, RATE_DISTORTION, CONTEXT, "functa", {"compression": CONTEXTUAL}),
     Combination(
         "weight update, pruned",
         PRUNED,
         RATE_DISTORTION,
         CONTEXT,
         "meta_sparse_inr",
-        {"compression": "contextual", "contextual": {"groups": (1, 81)}},
-        refused="some are left out",
+        {"compression": CONTEXTUAL},
+        refused="has no kind 'contextual'",
     ),
-    Combination("weight update, pruned", PRUNED, UNIFORM, "one histogram", "meta_sparse_inr", {"uniform": {"one_table": True}}),
-    Combination("weight update, pruned", PRUNED, NOISE, PRIOR, "meta_sparse_inr", {"compression": "variational"}),
+    Combination(
+        "weight update, pruned", PRUNED, UNIFORM, "one histogram", "meta_sparse_inr", {"compression": {"one_table": True}}
+    ),
+    Combination("weight update, pruned", PRUNED, NOISE, PRIOR, "meta_sparse_inr", {"compression": VARIATIONAL}),
     Combination("weight update, gated steps", f"{META_SGD}, L0 gates", UNIFORM, HISTOGRAM, "mscn_unstructured"),
     Combination(
         "weight update, gated steps", f"{FIXED}, L0 gates", UNIFORM, HISTOGRAM, "mscn_unstructured", {"adaptation": _FIXED}
     ),
     Combination(
-        "weight update, gated steps", f"{META_SGD}, L0 gates", NOISE, PRIOR, "mscn_unstructured", {"compression": "variational"}
+        "weight update, gated steps", f"{META_SGD}, L0 gates", NOISE, PRIOR, "mscn_unstructured", {"compression": VARIATIONAL}
     ),
     Combination("gated weights", f"{META_SGD}, L0 gates", UNIFORM, HISTOGRAM, "mscn_unstructured", _gated("weights")),
     Combination(
@@ -85,40 +90,39 @@ COMBINATIONS: tuple[Combination, ...] = (
     ),
     Combination("gated shifts", f"{META_SGD}, L0 gates", UNIFORM, HISTOGRAM, "mscn_structured"),
     Combination("gated shifts", f"{FIXED}, L0 gates", UNIFORM, HISTOGRAM, "mscn_structured", {"adaptation": _FIXED}),
-    Combination("gated shifts", f"{META_SGD}, L0 gates", NOISE, PRIOR, "mscn_structured", {"compression": "variational"}),
+    Combination("gated shifts", f"{META_SGD}, L0 gates", NOISE, PRIOR, "mscn_structured", {"compression": VARIATIONAL}),
     Combination(
-        "gated shifts, a pattern a signal",
+        "gated shifts, a pattern per signal",
         f"{META_SGD}, L0 gates adapted",
         UNIFORM,
-        "histogram; a bit a gate",
-        "mscn_structured",
-        _gated("modulation", **_PER_SIGNAL),
+        "histogram; a bit per gate",
+        "mscn_per_signal",
     ),
     Combination(
-        "weight update, gated steps, a pattern a signal",
+        "weight update, gated steps, a pattern per signal",
         f"{META_SGD}, L0 gates adapted",
         UNIFORM,
-        "histogram; a bit a gate",
-        "mscn_unstructured",
-        _gated("update", **_PER_SIGNAL),
+        "histogram; a bit per gate",
+        "mscn_per_signal",
+        {**_gated("update"), **_UPDATE},
     ),
     Combination(
-        "gated shifts, a pattern a signal",
+        "gated shifts, a pattern per signal",
         f"{META_SGD}, L0 gates adapted",
         NOISE,
         PRIOR,
-        "mscn_structured",
-        {**_gated("modulation", **_PER_SIGNAL), "compression": "variational"},
-        refused="adapt_gates",
+        "mscn_per_signal",
+        {"compression": VARIATIONAL},
+        refused="mscn_per_signal needs compression.kind",
     ),
     Combination(
-        "gated weights, a pattern a signal",
+        "gated weights, a pattern per signal",
         f"{META_SGD}, L0 gates adapted",
         UNIFORM,
         HISTOGRAM,
-        "mscn_unstructured",
-        _gated("weights", **_PER_SIGNAL),
-        refused="adapt_gates",
+        "mscn_per_signal",
+        {**_gated("weights"), **_UPDATE},
+        refused="mscn_per_signal needs gates.apply",
     ),
     Combination(
         "low-rank gates, gated units",

@@ -21,7 +21,7 @@ from vcinr.codec import Code, grid_of
 from vcinr.codecs import make_codec
 from vcinr.codecs.strumpler_basic import MAX_META, StrumplerBasic, StrumplerBasicConfig, field_of
 from vcinr.fields import siren
-from vcinr.modalities.picture import MODALITIES
+from vcinr.modalities import MODALITIES
 from vcinr.model.finding import find_by_fingerprint
 from vcinr.model.model import make_model
 from vcinr.weights.adaround import AdaRoundConfig

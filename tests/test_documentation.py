@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,32 @@ def test_every_page_is_in_the_navigation():
 
 def test_the_readme_is_read_in_one_go():
     assert len(text_of(ROOT / "README.md").splitlines()) <= 120
+
+
+def tables(text):
+    """Tables of a page: lists of rows, each a dict by the table's headings."""
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        headings, _, *rows = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines())
+        yield [dict(zip(headings, row, strict=True)) for row in rows]
+
+
+def test_figures_in_the_readme_are_those_of_the_results():
+    kodak = text_of(ROOT / "docs" / "results.md").partition("## kodak, test")[2]
+    compared = kodak.partition("at equal `bpp_file`")[2].partition("\n## ")[0]
+    measured = {row["`bpp_file`"]: row for row in next(tables(compared)) if row["codec"] == "contextual_inr"}
+    (shown,) = [table for table in tables(text_of(ROOT / "README.md")) if "`bpp_file`" in table[0]]
+    assert [row["`bpp_file`"] for row in shown] == list(measured)
+    for row in shown:
+        there = measured[row["`bpp_file`"]]
+        assert {name: cell.replace("−", "-") for name, cell in row.items()} == {name: there[name] for name in row}
+
+
+def test_the_map_on_the_page_is_the_one_that_is_checked():
+    contract = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["importlinter"]["contracts"][0]["layers"]
+    drawn = text_of(ROOT / "docs" / "architecture.md").partition("## Who may import whom")[2]
+    lines = re.search(r"(?:^    .+\n)+", drawn, re.MULTILINE).group().splitlines()
+    layers = [set(layer.split()) - {"|"} for layer in contract if layer != "__main__"]
+    assert [set(line.split()) - {"·"} for line in lines] == layers
 
 
 def test_hooks_before_a_commit_are_those_of_make_lint():

@@ -38,6 +38,7 @@ NAMES = {
     "meta_sparse_inr": "MetaSparseINR",
     "mscn_unstructured": "MSCN, unstructured",
     "mscn_structured": "MSCN, structured",
+    "mscn_per_signal": "MSCN, a pattern per signal",
     "mscn": "MSCN",
     "vcinr": "VC-INR",
     "recombiner": "RECOMBINER",

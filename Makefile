@@ -70,5 +70,5 @@ results: setup
 docs: setup
 	@test -e $(DOCS_STAMP) || { rm -f .venv/.docs-*; echo "docs: installing MkDocs into .venv"; \
 	  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]" && touch $(DOCS_STAMP); }
-	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
-	@echo "docs: out/site/index.html"
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
+	@echo "docs: out/site/index.html; with search: .venv/bin/python -m http.server -d out/site"

@@ -198,3 +198,15 @@ def test_the_tutorial_runs_and_every_step_of_it_does_what_it_says(tmp_path, monk
     mean = page["picture"].mean((0, 1))
     flat_db = 10 * np.log10(255**2 / np.mean(np.square(page["picture"] - mean)))
     assert page["quality"]["psnr_db"] > flat_db + 2
+
+
+def test_entries_of_docstrings_become_lists_on_the_reference_pages():
+    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs" / "docstrings.py")
+    griffe = pytest.importorskip("griffe", reason="installed by make docs")
+    assert griffe.Extension
+    docstrings = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(docstrings)
+    before = "A thing.\n\nx, y: first [*n].   ``z``: second,\n    continued.\nRaises ValueError for none.\n\nArgs:\n    a: b."
+    after = "A thing.\n\n\n* `x, y`: first [\\*n].\n* `z`: second, continued.\n\nRaises ValueError for none.\n\nArgs:\n    a: b."
+    assert docstrings.as_lists(before) == after
+    assert docstrings.as_lists("One line: so.\n\n    a: drawn\n") == "One line: so.\n\n    a: drawn"

@@ -27,7 +27,7 @@ help:
 	@echo "make test-slow  the slow tests"
 	@echo "make lint       ruff and the map of who may import whom"
 	@echo "make bench      speed, memory and rate overhead, as ratios"
-	@echo "make results    docs/results.md from the measured points"
+	@echo "make results    docs/results.md and the README's table from the measured points"
 	@echo "make docs       the documentation site in out/site; fails on a broken link or reference"
 	@echo "make setup      only the virtual environment in .venv; JAX=cpu, cuda12 or cuda13 (now: $(JAX))"
 
@@ -66,6 +66,7 @@ bench: setup
 
 results: setup
 	.venv/bin/python -m experiments.results
+	.venv/bin/python -m experiments.readme
 
 docs: setup
 	@test -e $(DOCS_STAMP) || { rm -f .venv/.docs-*; echo "docs: installing MkDocs into .venv"; \

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from experiments import readme
 from vcinr.cli import main as command_line
 
 ROOT = Path(__file__).parents[1]
@@ -143,22 +144,25 @@ def test_the_readme_is_read_in_one_go():
     assert len(text_of(ROOT / "README.md").splitlines()) <= 120
 
 
-def tables(text):
-    """Tables of a page: lists of rows, each a dict by the table's headings."""
-    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
-        headings, _, *rows = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines())
-        yield [dict(zip(headings, row, strict=True)) for row in rows]
-
-
 def test_figures_in_the_readme_are_those_of_the_results():
-    kodak = text_of(ROOT / "docs" / "results.md").partition("## kodak, test")[2]
-    compared = kodak.partition("at equal `bpp_file`")[2].partition("\n## ")[0]
-    measured = {row["`bpp_file`"]: row for row in next(tables(compared)) if row["codec"] == "contextual_inr"}
-    (shown,) = [table for table in tables(text_of(ROOT / "README.md")) if "`bpp_file`" in table[0]]
-    assert [row["`bpp_file`"] for row in shown] == list(measured)
-    for row in shown:
-        there = measured[row["`bpp_file`"]]
-        assert {name: cell.replace("−", "-") for name, cell in row.items()} == {name: there[name] for name in row}
+    assert readme.readme_table(text_of(ROOT / "docs" / "results.md")) in text_of(ROOT / "README.md")
+
+
+def test_the_readme_takes_its_own_columns_and_rows_from_the_page(tmp_path, capsys):
+    headings = ["codec", *readme.COLUMNS[:4], "more", *readme.COLUMNS[4:]]
+    row = ["contextual_inr", "0.097", "25.71", "+1.00", "-0.35", "x", "–", "-", *map(str, range(4))]
+    lines = [headings, ["--:"] * len(headings), row, ["KLT (linear floor)", *["9"] * (len(headings) - 1)]]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    page = f"## kodak, test: 24 signals\n\n### Above, at equal `bpp_file`\n\n{table}\n## next\n"
+    (tmp_path / "results.md").write_text(page, encoding="utf-8")
+    (tmp_path / "README.md").write_text("before\n\n| `bpp_file` | old |\n|--:|--:|\n| 1 | 2 |\n\nafter\n", encoding="utf-8")
+    assert readme.main(str(tmp_path / "README.md"), str(tmp_path / "results.md")) == 0
+    shown = text_of(tmp_path / "README.md").split("\n")
+    assert shown[0] == "before" and shown[-2] == "after" and "old" not in "".join(shown)
+    assert shown[4] == "| 0.097 | 25.71 | +1.00 | −0.35 | – | − | 0 | 1 | 2 | 3 |"
+    assert len([line for line in shown if line.startswith("|")]) == 3
+    assert readme.main(str(tmp_path / "README.md"), str(tmp_path / "README.md")) == 1
+    assert "run `python -m experiments.results`" in capsys.readouterr().err
 
 
 def test_the_map_on_the_page_is_the_one_that_is_checked():

@@ -33,8 +33,9 @@ def readme_table(results: str) -> str:
     if missing := set(COLUMNS) - set(headings):
         raise ValueError(f"the table {TABLE!r} under {SECTION!r} lacks the columns {sorted(missing)}")
     shown = [[row[headings.index(name)] for name in COLUMNS] for row in rows if row[0] == CODEC]
-    lines = [" | ".join([*row[:2], *(cell.replace("-", "−") for cell in row[2:])]) for row in [list(COLUMNS), *shown]]
-    return "\n".join([f"| {lines[0]} |", "|" + "--:|" * len(COLUMNS), *(f"| {line} |" for line in lines[1:])]) + "\n"
+    shown = [[*row[:2], *(cell.replace("-", "−") for cell in row[2:])] for row in shown]
+    head, *body = (f"| {' | '.join(line)} |\n" for line in (COLUMNS, *shown))
+    return "".join([head, "|" + "--:|" * len(COLUMNS) + "\n", *body])
 
 
 def main(readme: str = "README.md", results: str = "docs/results.md") -> int:

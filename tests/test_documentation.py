@@ -159,6 +159,7 @@ def test_the_readme_takes_its_own_columns_and_rows_from_the_page(tmp_path, capsy
     assert readme.main(str(tmp_path / "README.md"), str(tmp_path / "results.md")) == 0
     shown = text_of(tmp_path / "README.md").split("\n")
     assert shown[0] == "before" and shown[-2] == "after" and "old" not in "".join(shown)
+    assert shown[2] == f"| {' | '.join(readme.COLUMNS)} |"
     assert shown[4] == "| 0.097 | 25.71 | +1.00 | −0.35 | – | − | 0 | 1 | 2 | 3 |"
     assert len([line for line in shown if line.startswith("|")]) == 3
     assert readme.main(str(tmp_path / "README.md"), str(tmp_path / "README.md")) == 1

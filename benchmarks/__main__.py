@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import coder, command, layout, meta_step, throughput
+from benchmarks import coder, command, layout, meta_step, startup, throughput
 from benchmarks.subjects import untrained_model, vc_inr_config
 from vcinr.provenance import environment
 
@@ -47,6 +47,7 @@ def sections(quick: bool) -> Iterator[tuple[str, Callable[[], Table]]]:
     model = untrained_model(config)
     yield "encoding and decoding", lambda: throughput.compare(model, (1, 32) if quick else (1, 8, 32, 128), repeats)
     yield "`vcinr encode`", lambda: command.compare(model, 1 if quick else 3)
+    yield "commands of the bundled models", lambda: startup.compare(1 if quick else 5)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from vcinr.cli import main as cli
 
 def start(program, *words, **environment):
     command = [sys.executable, "-c", program, *map(str, words)]
-    foreign = {"VCINR_CACHE", "VCINR_MODELS"}
+    foreign = {"VCINR_CACHE", "VCINR_MODELS", "OPENBLAS_NUM_THREADS"}
     inherited = {name: value for name, value in os.environ.items() if name not in foreign}
     return subprocess.run(command, env=inherited | environment, capture_output=True, text=True, timeout=300)
 
@@ -95,6 +95,32 @@ def test_a_second_process_finds_compiled_programs(klt_model_dir, picture, tmp_pa
     done = start(CACHED, *words, XDG_CACHE_HOME=str(tmp_path / "not"), VCINR_CACHE="")
     assert done.stdout.startswith(str(tmp_path)) and done.returncode == 0
     assert not (tmp_path / "not").exists()
+
+
+def test_a_picture_is_encoded_by_a_bundled_model_with_few_imports_and_no_program(picture, tmp_path):
+    Image.fromarray(picture).save(tmp_path / "in.png")
+    program = """
+import os, sys
+import vcinr.cli
+assert "numpy" not in sys.modules, "OpenBLAS has chosen its threads before the command line could"
+import jax, vcinr.cli.main
+compiled = []
+def count(event, seconds, **_):
+    if "backend_compile" in event:
+        compiled.append(event)
+jax.monitoring.register_event_duration_secs_listener(count)
+assert vcinr.cli.main.main(["encode", *sys.argv[1:], "--model", "tiny"]) == 0
+heavy = {"scipy", "matplotlib", "orbax", "tensorflow"}
+print(os.environ["OPENBLAS_NUM_THREADS"], len(compiled), sorted(heavy & set(sys.modules)))
+print(sorted(name for name in sys.modules if name.startswith("vcinr.codecs.")))
+print(vcinr.cli.main.main(["decode", sys.argv[2], sys.argv[1]]), len(compiled) > 0)
+"""
+    done = start(program, tmp_path / "in.png", tmp_path / "file", VCINR_CACHE="")
+    assert (done.returncode, done.stderr) == (0, "")
+    _, imported, codecs, decoded = done.stdout.splitlines()
+    assert imported == "1 0 []"
+    assert codecs == str([f"vcinr.codecs.{name}" for name in ("contextual_inr", "latent_codec", "linear_start")])
+    assert decoded == "0 True"
 
 
 def test_progress_is_shown_where_someone_looks(klt_model_dir, picture, tmp_path, monkeypatch, capsys):

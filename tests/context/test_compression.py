@@ -28,6 +28,7 @@ from vcinr.bitstream.fingerprint import fingerprint
 from vcinr.bitstream.limits import Limits
 from vcinr.codec import Code, grid_of
 from vcinr.codecs.contextual_inr import ContextualINR, ContextualINRConfig
+from vcinr.codecs.latent_codec import LatentCodec
 from vcinr.context.compression import ContextualCompression, ContextualConfig
 from vcinr.context.integer_prior import predict_table
 from vcinr.context.order import CodingStep, streams_of, symbols_of
@@ -345,6 +346,43 @@ def test_more_symbols_than_a_signal_may_have_are_refused_before_any_work(model):
     for shape in ((2**16, 2**16), (1, 2**31 - 1)):
         with pytest.raises(BitstreamError, match="are coded: cut it up"):
             payload_coding.decode_payload(model.codec, model.params, 0, [grid_of(model.codec, shape)], [{}], b"", Limits(2**41))
+
+
+@pytest.mark.parametrize("effort", [0, 1])
+def test_the_encoder_hands_on_the_models_that_the_decoder_will_find(model, pictures, monkeypatch, effort):
+    """Each step is predicted once in encoding; with effort, symbols are chosen among passes, and the models are found again."""
+    asked = []
+
+    def counted(order, network, point, symbols, step):
+        asked.append((step.stream, symbols.shape))
+        return predict_table(order, network, point, symbols, step)
+
+    monkeypatch.setattr("vcinr.context.compression.predict_table", counted)
+    alike = [pictures[3], pictures[3][::-1]]
+    codes, grids = model.make_codes(alike if effort else [*alike, pictures[1]], 1, effort)
+    data = model.write_codes(1, codes, grids)
+    assert effort or len(asked) == len(set(asked)) == 2 * len(model.codec.streams[1:])
+    for code, grid in zip(codes, grids, strict=True):
+        assert tuple(code.models) == (() if effort else model.codec.streams[1:])
+        for name, found in code.models.items():
+            before = dict(itertools.takewhile(lambda item: item[0] != name, code.streams.items()))  # noqa: B023
+            expected = model.codec.symbol_model(model.params, 1, grid, {}, before, name)
+            assert found.tables is expected.tables
+            np.testing.assert_array_equal(found.index, expected.index)
+            np.testing.assert_array_equal(found.offset, expected.offset)
+    assert model.write_codes(1, [dataclasses.replace(code, models={}) for code in codes], grids) == data
+
+
+def test_latents_of_patches_over_the_edge_are_those_of_every_latent_codec(model, pictures):
+    """The field is linear, and the codec encodes it without a program; the general path of its base class finds the same."""
+    for picture in pictures:
+        signal = model.signal(picture)
+        patches = signal.values, np.ones_like(signal.weight)
+        found, expected = (
+            analyse(model.codec, model.params, 1, *patches) for analyse in (ContextualINR.analyse_all, LatentCodec.analyse_all)
+        )
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+        assert np.abs(expected).max() > 1
 
 
 # What a payload means, by docs/bitstream.md, section "Symbols in context", sharing no code with the library.

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from vcinr.bitstream import container
 from vcinr.bitstream.container import BitstreamError
 from vcinr.bitstream.fingerprint import fingerprint
+from vcinr.bitstream.limits import LEAST_MAX_SYMBOLS, Limits
 from vcinr.bitstream.payload import (
     MAX_METAS,
-    MAX_SYMBOLS,
     decode_payload,
     encode_payload,
     estimated_bits,
     ordered_streams,
 )
-from vcinr.codec import Code, Codec
+from vcinr.codec import STREAM_WORK, Code, Codec
 from vcinr.entropy.range_coder import CodingError, RawBits, Table
 from vcinr.entropy.tables import Tables
 from vcinr.signals.signal import Grid
@@ -42,10 +42,13 @@ class TwoStreams(Codec):
     modality: str = "picture"
     patch: tuple[int, ...] = (1, 3)
     streams: tuple[str, ...] = ("mode", "latent")
-    meta_types: dict = dataclasses.field(default_factory=lambda: {"offset": "int", "scale": "float32"})
     continuous: bool = True
     needs_model: bool = True
     seen: list = dataclasses.field(default_factory=list)
+
+    @property
+    def meta_types(self):
+        return {"offset": "int", "scale": "float32"}
 
     def symbol_model(self, params, point, grid, meta, decoded, name):
         self.seen.append((name, sorted(decoded)))
@@ -225,29 +228,47 @@ class ManySymbols(TwoStreams):
         return RawBits(0, meta["offset"])
 
 
-def test_symbols_are_limited_over_all_signals_and_streams_before_they_take_memory():
+def test_symbols_are_limited_over_all_signals_and_streams_before_they_take_memory(monkeypatch):
     codec, grid = ManySymbols(), Grid((1, 3), (1, 3))
 
     def decode(counts, **limit):
         metas = [{"offset": count, "scale": 0.0} for count in counts]
         return decode_payload(codec, PARAMS, 0, [grid] * len(counts), metas, b"", **limit)
 
-    # Two streams each.
-    assert sum(code.streams[name].size for code in decode([250, 250], max_symbols=1000) for name in codec.streams) == 1000
-    for counts in ([250, 251], [501], [0, 600]):
-        with pytest.raises(BitstreamError, match="asks for more than 1000 symbols; if it is to be trusted, raise max_pixels"):
-            decode(counts, max_symbols=1000)
-    # Four for each sample in any case.
-    assert len(decode([6, 6], max_symbols=0)) == 2
-    with pytest.raises(BitstreamError, match="more than 24 symbols"):
-        decode([6, 7], max_symbols=0)
     tracemalloc.start()
     try:
-        with pytest.raises(BitstreamError, match=f"more than {MAX_SYMBOLS} symbols"):
+        with pytest.raises(BitstreamError, match=f"more than {LEAST_MAX_SYMBOLS} symbols"):
             decode([2**20] * 40)
         assert tracemalloc.get_traced_memory()[1] < 2**18
     finally:
         tracemalloc.stop()
+    assert Limits(max_pixels=6 * LEAST_MAX_SYMBOLS).max_symbols == 3 * LEAST_MAX_SYMBOLS
+    monkeypatch.setattr("vcinr.bitstream.limits.LEAST_MAX_SYMBOLS", 0)
+    # Half a symbol for each pixel of the limit, and two streams each.
+    half = Limits(max_pixels=2000)
+    assert sum(code.streams[name].size for code in decode([250, 250], limits=half) for name in codec.streams) == 1000
+    for counts in ([250, 251], [501], [0, 600]):
+        with pytest.raises(BitstreamError, match="asks for more than 1000 symbols; if it is to be trusted, raise max_pixels"):
+            decode(counts, limits=half)
+    # Four for each sample in any case.
+    assert len(decode([6, 6], limits=Limits(0))) == 2
+    with pytest.raises(BitstreamError, match="more than 24 symbols"):
+        decode([6, 7], limits=Limits(0))
+
+
+def test_work_is_limited_over_all_signals_and_streams_before_anything_is_decoded():
+    class Working(TwoStreams):
+        def decoding_work(self, grid, meta):
+            return 10 * meta["offset"] + grid.shape[1]
+
+    grids, codes = [Grid((1, n), (1, 3)) for n in (3, 6, 3)], [Code({}, {"offset": k, "scale": 0.0}) for k in (1, 2, 1)]
+    with pytest.raises(BitstreamError, match=r"takes 52 multiplications; the limit is 51: .*--max-work") as caught:
+        decode_payload(Working(), PARAMS, 0, grids, [code.meta for code in codes], b"no payload", Limits(max_work=51))
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(BitstreamError, match="does not decode"):
+        decode_payload(Working(), PARAMS, 0, grids, [code.meta for code in codes], b"no payload", Limits(max_work=52))
+    # By default, what setting up streams takes.
+    assert TwoStreams().decoding_work(grids[0], codes[0].meta) == 2 * STREAM_WORK
 
 
 def test_networks_that_files_bring_along_are_limited():

@@ -13,8 +13,10 @@ import vcinr
 from tests.conftest import smooth_picture
 from tests.tiny import psnr
 from vcinr.cli import main as cli
+from vcinr.codec import Code
 from vcinr.codecs.coin import Coin, CoinConfig
 from vcinr.model.model import make_model
+from vcinr.signals.signal import Grid
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,20 @@ def test_a_picture_goes_out_and_comes_back_by_rate_alone(tmp_path):
     decoded = np.asarray(Image.open("out.png"))
     assert decoded.shape == picture.shape
     assert psnr(picture, decoded) > 28
+
+
+def test_a_file_that_asks_for_much_work_is_refused_unless_it_is_trusted(tmp_path, capsys):
+    model = vcinr.load("coin")
+    # (2 + 1)·1 + (1 + 1)·3 weights.
+    code = Code({"weights": np.zeros(9, np.int32)}, {"depth": 1, "width": 1, "omega_0": 30})
+    data = model.write_codes(0, [code], [Grid((4, 6), (4, 6))])
+    (tmp_path / "file").write_bytes(data)
+    work = model.codec.decoding_work(Grid((4, 6), (4, 6)), code.meta)
+    assert cli.main(["decode", "file", "out.png", "--max-work", str(work - 1)]) == 1
+    assert re.search(rf"^vcinr: file: .* {work} multiplications; the limit is {work - 1}: .*--max-work", capsys.readouterr().err)
+    assert not (tmp_path / "out.png").exists()
+    assert cli.main(["decode", "file", "out.png", "--max-work", str(work)]) == 0
+    assert np.asarray(Image.open("out.png")).shape == (4, 6, 3)
 
 
 def test_a_long_encoding_keeps_what_it_has_and_shows_how_far_it_is(tmp_path, monkeypatch, capsys):

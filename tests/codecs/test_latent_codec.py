@@ -211,12 +211,12 @@ def test_one_range_and_one_table_for_all():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: UniformConfig(bits=(5, 4)), "rise"),
+        (lambda: UniformConfig(bits=(5, 4)), "bits must be ascending"),
         (lambda: UniformConfig(num_std=0.0), "num_std"),
         (lambda: AdaptationConfig(step_sizes="adam"), "step_sizes"),
         (lambda: AdaptationConfig(inner_lr=-1.0), "inner_lr"),
         (lambda: make_codec("coinpp", {"compression": {"kind": "zip"}}), r"no kind 'zip' \(valid: uniform, variational"),
-        (lambda: LatentCodecConfig(field=FieldConfig(modulation="none")), "change nothing"),
+        (lambda: LatentCodecConfig(field=FieldConfig(modulation="none")), "changes nothing"),
         (lambda: FieldConfig(omega_0=0.0), "omega_0"),
         (lambda: FieldConfig(last_width=-1), "last_width"),
         (lambda: LatentCodecConfig(field=dataclasses.replace(FieldConfig(), channels=1)), "channels"),

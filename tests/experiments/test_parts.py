@@ -1,5 +1,7 @@
 """What each part buys: parts are switched off for what they are, rates are those of files, differences those of curves."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ def setting(model, pictures):  # noqa: F811
     """(pictures, their latents, latents of training crops)."""
     chosen = pictures[-2:]
     found = parts.latents(model, chosen)
-    training = latent_crops(model.codec, 40, 1, model.params, PatchSource([chosen[0]], (16, 16))).arrays["latent"]
+    counted = dataclasses.replace(model.codec.config.compression, num_latents=40, offsets_per_picture=1)
+    training = latent_crops(model.codec, counted, model.params, PatchSource([chosen[0]], (16, 16))).arrays["latent"]
     return chosen, found, training
 
 

@@ -48,6 +48,15 @@ def test_what_is_beside_ours_is_drawn_instead_of_its_means(tmp_path):
     assert (tmp_path / "other.png").read_bytes() == drawn[1]
 
 
+def test_payload_is_drawn_where_it_differs_visibly(tmp_path):
+    near, far = points("contextual_inr", overhead=0.001), points("contextual_inr", overhead=0.1)
+    for name, rows in (("near", near), ("far", far)):
+        plots.plot_rd(rows, tmp_path / f"{name}.png")
+        plots.plot_rd([{**row, "bpp_payload": None} for row in rows], tmp_path / f"{name}_files.png")
+    assert (tmp_path / "near.png").read_bytes() == (tmp_path / "near_files.png").read_bytes()
+    assert (tmp_path / "far.png").read_bytes() != (tmp_path / "far_files.png").read_bytes()
+
+
 def test_the_summary_is_of_a_readmes_width_and_cut_to_our_rates(tmp_path):
     lines = {"contextual_inr, measured": [(0.1, 26.0), (1.0, 34.0)], "BPG, published": [(0.2, 29.0), (0.9, 36.0)]}
     plots.plot_summary(lines, tmp_path / "a.png", "24 pictures")

@@ -40,8 +40,8 @@ REMARKS = {
 
 PREAMBLE = """# Results
 
-Rendered by `make results` from the JSON files in [`docs/results/`](results/README.md); do not edit. Every rate is counted on files
-that were decoded again, every quality on what they decode to. Counts are means per signal.
+Rendered by `make results` from the JSON files in [`docs/results/`](results/README.md); do not edit. Every rate is counted on
+files that were decoded again, every quality on what they decode to. Counts are means per signal.
 
 | column | meaning |
 |---|---|
@@ -96,7 +96,8 @@ def render_results(folder: str | os.PathLike, out: str | os.PathLike) -> list[Pa
         plot_rd(points, plot, curves, f"{dataset}, {split}, {_counts(points)}", beside_ours(points, rate), rate)
         written.append(plot)
         if dataset in SUMMARY and (lines := _summary(points, dataset)):
-            plot_summary(lines, folder / f"{dataset}_summary.png", f"{_counts(points)} of {dataset}, {split}")
+            title = f"{dataset}, {_counts(points)}; measured codecs at the same rate, signal by signal"
+            plot_summary(lines, folder / f"{dataset}_summary.png", title)
             written.append(folder / f"{dataset}_summary.png")
         link = Path(os.path.relpath(plot, out.parent)).as_posix()
         page.append(_section(dataset, split, points, curves, link, runs))
@@ -173,7 +174,7 @@ def _section(
     parts.append(
         "Rate needed beyond (+) or below (−) the column's at equal PSNR: against measured codecs the mean of the signals' own "
         "BD-rates; ~ of the mean curves, where a record holds no values per signal; against published ones of the mean curves; "
-        "– where curves share no quality or do not rise."
+        "– where curves share no quality or do not rise, and for JPEG and JPEG 2000, whose means are at one quality setting."
     )
     parts.append("### How it was measured")
     parts.append("\n".join(_said(stem, runs[stem]) for stem in dict.fromkeys(row["run"] for row in points)))

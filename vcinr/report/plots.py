@@ -51,6 +51,9 @@ NAMES = {
 }
 
 
+DISTINCT_RATES = 0.97
+"""Payload and file rates are drawn as two lines where their ratio is below this."""
+
 Line = Sequence[tuple[float, float]]
 """(rate, PSNR in dB) points."""
 
@@ -72,7 +75,7 @@ def plot_rd(
     """Draws quality against rate and writes it as PNG.
 
     points: measured rows of any codecs (`vcinr.evaluation.measure`), one colour per codec: its `bpp_file` with a solid line and
-        filled markers, its `bpp_payload`, where that is not the same, with a thin line and hollow ones.
+        filled markers, its `bpp_payload`, where it differs visibly, with a thin line and hollow ones.
     published: curves in bpp, dashed, each with its `rate_kind` in the legend, cut to twice the span of the measured rates.
     beside: measured codecs, by label or name, whose means are not drawn but these lines: their quality at the rates of the other
         codec's files, signal by signal (`vcinr.evaluation.comparison.curve_beside`), in units of ``rate``.
@@ -157,8 +160,7 @@ def plot_summary(lines: Mapping[str, Line], path: str | os.PathLike, title: str 
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", fontsize=10.5, frameon=False)
-    if title:
-        axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
+    axes.set_title(title, loc="left", fontsize=11)
     _write(figure, path, dpi=160)
 
 
@@ -229,7 +231,7 @@ def _draw_measured(axes: Axes, name: str, rows: Sequence[Mapping[str, Any]], col
     files = [row["bpp_file"] for row in rows]
     axes.plot(files, quality, color=colour, marker=marker, markersize=6, linewidth=2, label=f"{name}: files", zorder=4)
     payload = [(row["bpp_payload"], row["psnr_db"]) for row in rows if row.get("bpp_payload")]
-    if payload and payload != list(zip(files, quality, strict=True)):
+    if any(row["bpp_payload"] < DISTINCT_RATES * row["bpp_file"] for row in rows if row.get("bpp_payload")):
         axes.plot(
             *zip(*sorted(payload), strict=True),
             color=colour,

@@ -124,13 +124,15 @@ def bd_table(points: Points, curves: Sequence[Curve], rate: str) -> str:
 
     A row's codec needs that much more (+) or less (−) rate than the column's. Between measured codecs: the mean over signals of
     the signals' own BD-rates, with how many where not all have one; ~ before one of the mean curves, where the records hold no
-    values per signal. Published curves are means. – where Bjøntegaard's measure is not defined.
+    values per signal. Published curves are means, and compared with those of codecs that are not `CLASSICAL`: the means of these
+    are at one quality setting, which is another kind of mean. – where there is no such comparison, or no BD-rate.
     """
     groups = {display_name(codec): rows for codec, rows in rows_by_codec(points).items()}
     rows = []
     for name, group in groups.items():
         cells = [name, *("" if other == name else _bd_cell(reference, group, rate) for other, reference in groups.items())]
-        rows.append(cells + [_mean_bd(curve.points, curve_of(group, rate)) for curve in curves])
+        classical = group[0]["codec"] in CLASSICAL
+        rows.append(cells + ["–" if classical else _mean_bd(curve.points, curve_of(group, rate)) for curve in curves])
     published = (f"{display_name(curve.codec)}, published" for curve in curves)
     return _markdown(["codec", *(f"against {name}" for name in (*groups, *published))], rows)
 

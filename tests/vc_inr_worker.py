@@ -12,12 +12,12 @@ import numpy as np
 from vcinr import devices
 from vcinr.adaptation.meta_learning import adapt_latent
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
-from vcinr.compression.bottleneck import QuantiserConfig
+from vcinr.compression.bottleneck import BottleneckConfig
 from vcinr.datasets.sources import PatchSource
 from vcinr.fields.field import FieldConfig
 from vcinr.model.finding import load
 from vcinr.model.model import make_model
-from vcinr.stage import TrainingConfig
+from vcinr.stage import ClosedForm, TrainingConfig, Workplace
 from vcinr.training.optimisers import make_optimiser
 from vcinr.training.stages import make_step, mean_gradient
 from vcinr.training.state import init_state
@@ -27,7 +27,7 @@ CONFIG = VCINRConfig(
     patch=(8, 8),
     field=FieldConfig(num_layers=3, width=12, latent_dim=5, rank=2, hyper_width=16, hyper_depth=1),
     meta=TRAINING,
-    quantiser=QuantiserConfig(lambdas=(30.0,), width=8, num_latents=100, prior_steps=40, training=TRAINING),
+    compression=BottleneckConfig(lambdas=(30.0,), width=8, num_latents=100, prior_steps=40, training=TRAINING),
     encode_batch=3,
 )
 
@@ -37,12 +37,12 @@ def main(out, folder):
     params, source = in_float64(codec.init(jax.random.key(0))), None
     for stage in codec.stages():
         source = source if stage.examples is None else stage.examples(params, patches)
-        trained = in_float64(stage.init(jax.random.key(1), params, source))
-        if stage.loss is not None:
-            trained = five_steps(stage, trained, stage.frozen(params), source, found)
-        else:
+        if isinstance(stage, ClosedForm):
             found["latents/cached"] = source.arrays["latent"]
-        params = stage.finish(params, trained)
+            params = stage.solve(jax.random.key(1), params, source, Workplace(folder, lambda *step: None))
+        else:
+            trained = in_float64(stage.init(jax.random.key(1), params, source))
+            params = stage.finish(params, five_steps(stage, trained, stage.frozen(params), source, found))
     if not Path(folder).exists():
         make_model(codec, params, {}).save(folder)
     model = load(folder)

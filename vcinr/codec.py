@@ -15,6 +15,16 @@ from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import AnyStage, Params, Progress
 
 
+class FoundModels(NamedTuple):
+    """Symbol models of streams, which hold for these very arrays and no others.
+
+    streams: all streams of a signal; read-only arrays.   models: stream → its model.
+    """
+
+    streams: Mapping[str, np.ndarray]
+    models: Mapping[str, SymbolModel]
+
+
 @dataclasses.dataclass(frozen=True)
 class Code:
     """Everything that one signal's file pays for, all its patches.
@@ -22,13 +32,18 @@ class Code:
     streams: name → int32 [n], in the order that the codec declares in ``streams``.
     meta: name → int or float (kept as float32), in the order of the codec's ``meta_types``.
     metadata: the same of the modality's ``meta_types``, e.g. a sample rate; no codec reads or makes them.
-    models: stream → what `Codec.symbol_model` gives for it, where the encoder knows it already; not in the file.
+    found: symbol models that the encoder has met on its way, so that they need not be made again; not in the file.
     """
 
     streams: Mapping[str, np.ndarray]
     meta: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
     metadata: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
-    models: Mapping[str, SymbolModel] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    found: FoundModels | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def known_models(self) -> Mapping[str, SymbolModel]:
+        """Stream → what `Codec.symbol_model` gives for it, where that is known; empty where streams have been replaced since."""
+        current = self.found is not None and all(self.streams.get(name) is own for name, own in self.found.streams.items())
+        return self.found.models if current else {}
 
 
 class Piece(NamedTuple):
@@ -43,7 +58,7 @@ class Piece(NamedTuple):
 
 
 STREAM_WORK = 2**24
-"""Multiplications that setting up one stream of one signal counts for, about a millisecond."""
+"""Multiplications that setting up one stream of one signal counts for, about a millisecond; see `Limits.check_work`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +183,11 @@ class Codec:
     def decoder_arrays(self, params: Params, point: int) -> Mapping[str, np.ndarray]:
         """Exactly the arrays that decoding this point uses, flat; the fingerprint covers them."""
         raise NotImplementedError
+
+    @property
+    def decoding_bytes_per_sample(self) -> int:
+        """Memory that decoding takes for every sample of a signal, where it is so much that limits must know of it; else 0."""
+        return 0
 
     def decoding_work(self, grid: Grid, meta: Mapping[str, int | float]) -> int:
         """Multiplications that decoding one signal takes because its file says so: `STREAM_WORK` for each stream, and those

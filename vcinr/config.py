@@ -55,7 +55,7 @@ def _of_kind(union: Any, values: Mapping[str, Any], where: str, default: Any) ->
     """The member of a union of dataclasses that has the ``kind`` of ``values``, or else of ``default``."""
     kinds = {each.kind: each for each in typing.get_args(union)}
     kind = values.get("kind", default.kind)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"{where} has no kind {kind!r}{nearest(str(kind), kinds)}")
     return kinds[kind]
 

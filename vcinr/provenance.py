@@ -26,7 +26,7 @@ def environment() -> dict[str, Any]:
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
-        "cpu_count": _num_cores(),
+        "cpu_count": num_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "enable_x64": bool(jax.config.jax_enable_x64),
         "matmul_precision": jax.config.jax_default_matmul_precision or "default",
@@ -74,7 +74,8 @@ def git_revision() -> str | None:
         return None
 
 
-def _num_cores() -> int | None:
+def num_cores() -> int | None:
+    """CPU cores that this process may use; None where the system does not tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -82,7 +83,7 @@ def _device_name() -> str:
     devices = jax.devices()
     if devices[0].platform != "cpu":
         return f"{len(devices)} × {devices[0].device_kind}"
-    return f"{_cpu_model()}, {_num_cores()} cores"
+    return f"{_cpu_model()}, {num_cores()} cores"
 
 
 def _cpu_model() -> str:

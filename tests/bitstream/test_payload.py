@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vcinr.bitstream import container
 from vcinr.bitstream.container import BitstreamError
 from vcinr.bitstream.fingerprint import fingerprint
-from vcinr.bitstream.limits import LEAST_MAX_SYMBOLS, Limits
+from vcinr.bitstream.limits import LEAST_MAX_SYMBOLS, WORK_PER_BYTE, Limits
 from vcinr.bitstream.payload import (
     MAX_METAS,
     decode_payload,
@@ -259,7 +259,7 @@ def test_symbols_are_limited_over_all_signals_and_streams_before_they_take_memor
 def test_work_is_limited_over_all_signals_and_streams_before_anything_is_decoded():
     class Working(TwoStreams):
         def decoding_work(self, grid, meta):
-            return 10 * meta["offset"] + grid.shape[1]
+            return super().decoding_work(grid, meta) + 10 * meta["offset"] + grid.shape[1]
 
     grids, codes = [Grid((1, n), (1, 3)) for n in (3, 6, 3)], [Code({}, {"offset": k, "scale": 0.0}) for k in (1, 2, 1)]
     with pytest.raises(BitstreamError, match=r"takes 52 multiplications; the limit is 51: .*--max-work") as caught:
@@ -267,8 +267,10 @@ def test_work_is_limited_over_all_signals_and_streams_before_anything_is_decoded
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(BitstreamError, match="does not decode"):
         decode_payload(Working(), PARAMS, 0, grids, [code.meta for code in codes], b"no payload", Limits(max_work=52))
-    # By default, what setting up streams takes.
+    # Setting up streams counts where the payload's bytes do not pay for it.
     assert TwoStreams().decoding_work(grids[0], codes[0].meta) == 2 * STREAM_WORK
+    with pytest.raises(BitstreamError, match=rf"takes {6 * STREAM_WORK - WORK_PER_BYTE} multiplications"):
+        decode_payload(TwoStreams(), PARAMS, 0, grids, [code.meta for code in codes], b"n", Limits(max_work=1))
 
 
 def test_networks_that_files_bring_along_are_limited():

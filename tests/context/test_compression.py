@@ -363,14 +363,25 @@ def test_the_encoder_hands_on_the_models_that_the_decoder_will_find(model, pictu
     data = model.write_codes(1, codes, grids)
     assert effort or len(asked) == len(set(asked)) == 2 * len(model.codec.streams[1:])
     for code, grid in zip(codes, grids, strict=True):
-        assert tuple(code.models) == (() if effort else model.codec.streams[1:])
-        for name, found in code.models.items():
+        assert tuple(code.known_models()) == (() if effort else model.codec.streams[1:])
+        for name, found in code.known_models().items():
             before = dict(itertools.takewhile(lambda item: item[0] != name, code.streams.items()))  # noqa: B023
             expected = model.codec.symbol_model(model.params, 1, grid, {}, before, name)
             assert found.tables is expected.tables
             np.testing.assert_array_equal(found.index, expected.index)
             np.testing.assert_array_equal(found.offset, expected.offset)
-    assert model.write_codes(1, [dataclasses.replace(code, models={}) for code in codes], grids) == data
+    assert model.write_codes(1, [dataclasses.replace(code, found=None) for code in codes], grids) == data
+
+
+def test_models_that_the_encoder_found_hold_for_its_own_streams_alone(model, pictures):
+    (code,), grids = model.make_codes([pictures[1]], 1)
+    with pytest.raises(ValueError, match="read-only"):
+        next(iter(code.streams.values()))[:] = 0
+    other = dataclasses.replace(code, streams={name: np.zeros_like(stream) for name, stream in code.streams.items()})
+    assert code.known_models() and not other.known_models()
+    _, (read,), _ = model.read_codes(model.write_codes(1, [other], grids))
+    for name, stream in other.streams.items():
+        np.testing.assert_array_equal(read.streams[name], stream)
 
 
 def test_latents_of_patches_over_the_edge_are_those_of_every_latent_codec(model, pictures):

@@ -37,11 +37,11 @@ def start(experiment, *flags):
         (["demo", "--config.mta.num_steps", "3"], "config has no key 'mta'; did you mean 'meta'? (valid: "),
         (["demo", "--noconfig.data.flip"], "config.data has no key 'flip'; did you mean 'flips'? (valid: "),
         (["demo", "--config.meta.num_steps=2.5"], "flag --config.meta.num_steps=2.5: invalid literal for int()"),
-        (["demo", "--config.quantiser.lambdas=(0.1,'a')"], "--config: vc_inr.quantiser.lambdas must be float, not 'a'"),
-        (["demo", "--config.quantiser.training.num_steps=9"], "--config: warmup_steps = 50 leaves nothing of num_steps = 9"),
+        (["demo", "--config.compression.lambdas=(0.1,'a')"], "--config: vc_inr.compression.lambdas must be float, not 'a'"),
+        (["demo", "--config.compression.training.num_steps=9"], "--config: warmup_steps = 50 leaves nothing of num_steps = 9"),
         (
             ["dmo"],
-            "ValueError: no config variant 'dmo'; did you mean 'demo'? (valid: demo, cifar10, cifar10_small, kodak, tiny, photo)",
+            "ValueError: no config variant 'dmo'; did you mean 'demo'? (valid: demo, cifar10, cifar10_small, kodak)",
         ),
     ],
 )
@@ -70,7 +70,8 @@ def test_missing_data_end_in_the_commands_that_mend_it(datasets_dir, tmp_path, k
     assert not (tmp_path / "run").exists()
 
     model = vcinr.load(klt_model_dir)
-    model.info["config"] = {"data": {"name": "cifar10", "test_name": "", "test": "test", "data_dir": "", "test_tiles": 0}}
+    wanted = {"name": "cifar10", "test_name": "", "test": "test", "data_dir": "", "test_tiles": 0}
+    model.info["config"] = {"codec": "klt", "data": wanted}
     model.save(tmp_path / "run" / "model")
     done = start("evaluate", f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'rd.json'}")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", mend)

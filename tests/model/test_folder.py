@@ -181,12 +181,12 @@ def test_every_bit_of_a_model_is_covered(tmp_path):
 
 def test_a_bundled_model_is_loaded_by_its_name(klt_model_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(vcinr.model.places, "BUNDLED", tmp_path)
-    with pytest.raises(ModelError, match=r"no model of that name is at hand \(at hand: none\)"):
+    with pytest.raises(ModelError, match=r"no model of that name is at hand \(there are none\)"):
         vcinr.load("waves")
     shutil.copytree(klt_model_dir, tmp_path / "waves")
     monkeypatch.setenv("VCINR_MODELS", str(klt_model_dir))
     assert vcinr.load("waves").num_bytes == vcinr.load("model").num_bytes == vcinr.load(klt_model_dir).num_bytes
-    with pytest.raises(ModelError, match=r"\(at hand: waves, model\)"):
+    with pytest.raises(ModelError, match=r"\(valid: waves, model\)"):
         vcinr.load("kodak")
 
 

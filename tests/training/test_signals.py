@@ -225,6 +225,16 @@ def test_a_host_update_of_another_shape_or_in_place_is_refused():
         with_host_update(fakes.posterior_stage(host_update=in_place), state, 1, mesh)
 
 
+def test_a_host_update_may_put_new_arrays_into_the_dicts_that_it_got():
+    def replace(shared, own, step):
+        own["mean"] = np.full_like(own["mean"], step)
+        return shared, own
+
+    state, _, _ = _start(fakes.posterior_stage(), _draws())
+    after = with_host_update(fakes.posterior_stage(host_update=replace), state, 7, devices.all_devices_mesh())
+    np.testing.assert_array_equal(after.aux["signals"].values["mean"], np.full((20, 3), 7.0))
+
+
 def test_a_host_update_without_state_per_signal(tmp_path):
     """Every 5 steps and after the last, with None for the signals."""
     seen = []

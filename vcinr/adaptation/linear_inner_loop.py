@@ -6,7 +6,6 @@ products take milliseconds, where a program for the general inner loop takes hal
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +17,7 @@ from jaxtyping import Float32
 from vcinr.adaptation.inner_loop import HIGH, LOW
 from vcinr.fields.encodings import encode
 from vcinr.fields.field import FieldConfig
+from vcinr.provenance import num_cores
 
 PATCHES_AT_ONCE = 1024
 """Patches of one product of matrices."""
@@ -67,5 +67,5 @@ def adapt_linear(
             latent = latent - step * (latent @ curvature - target)
         return latent
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         return np.concatenate(list(pool.map(adapted, range(0, len(values), PATCHES_AT_ONCE))))

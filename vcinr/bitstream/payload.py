@@ -10,7 +10,7 @@ import numpy as np
 
 from vcinr.bitstream.container import BitstreamError
 from vcinr.bitstream.limits import DEFAULT_LIMITS, Limits
-from vcinr.codec import Code, Codec, num_samples
+from vcinr.codec import STREAM_WORK, Code, Codec, num_samples
 from vcinr.entropy.range_coder import Decoder, Encoder, SymbolModel, Table, model_count, symbol_bits
 from vcinr.signals.signal import Grid
 from vcinr.stage import Params
@@ -32,7 +32,7 @@ def encode_payload(codec: Codec, params: Params, point: int, grids: Sequence[Gri
     encoder = Encoder()
     decoded: list[dict[str, np.ndarray]] = [{} for _ in codes]
     metas = [code.meta for code in codes]
-    known = [code.models for code in codes]
+    known = [code.known_models() for code in codes]
     for name in codec.streams:
         arrays = [np.asarray(code.streams[name]) for code in codes]
         start = 0
@@ -73,12 +73,14 @@ def decode_payload(
         for model in models:
             left -= model_count(model)
             if left < 0:
-                raise ValueError(f"it asks for more than {limit} symbols; if it is to be trusted, raise max_pixels")
+                mend = "if it is to be trusted, raise max_pixels (--max-pixels)"
+                raise ValueError(f"it asks for more than {limit} symbols; {mend}")
             yield model
 
     try:
         _check_metas(codec, metas)
-        limits.check_work(_decoding_work(codec, grids, metas))
+        setting_up = STREAM_WORK * len(codec.streams) * len(grids)
+        limits.check_work(_decoding_work(codec, grids, metas), setting_up, len(payload))
         decoder = Decoder(payload)
         for name in codec.streams:
             signals = iter(list(decoded))

@@ -67,7 +67,8 @@ class ContextualINR(LatentCodec):
 
     def analyse_all(self, params: Params, point: int, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """As of every latent codec, in NumPy. All patches are whole: padding weighs as much as what is inside the signal."""
-        del weight
+        if self.config.field.sine not in ("fast", "exact"):
+            return super().analyse_all(params, point, values, np.ones_like(weight))
         adaptation = self.config.adaptation
         coords = MODALITIES[self.modality].coordinates(self.patch)
         latent = adapt_linear(self.config.field, params, values, coords, adaptation.encode_steps or adaptation.num_steps)

@@ -124,6 +124,10 @@ class LatentCodec(Codec):
         """Samples × channels of one patch."""
         return math.prod(self.patch) * self.config.field.channels
 
+    @property
+    def decoding_bytes_per_sample(self) -> int:
+        return -(-self.compression.decoding_bytes_per_symbol * self.config.field.latent_size() // math.prod(self.patch))
+
     @cached_property
     def compression(self) -> Compression:
         """The compression that the config names."""

@@ -62,11 +62,13 @@ class Compression:
         padding, which repeats the signal's edge (False). With False, padded patches resemble their neighbours, so they take
         fewer bits where neighbours predict each other.
     max_effort: largest effort that `code` accepts.
+    decoding_bytes_per_symbol: memory of decoding a large signal, where limits must know of it; else 0.
     """
 
     streams: tuple[str, ...]
     masks_padding: ClassVar[bool] = True
     max_effort: ClassVar[int] = 0
+    decoding_bytes_per_symbol: ClassVar[int] = 0
 
     def stages(self, codec: LatentModel) -> tuple[AnyStage, ...]:
         """The training stages after those of the field; the last one completes ``params["points"]``."""

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from vcinr.batching import map_batches, whole_symbols
-from vcinr.codec import Code
+from vcinr.codec import Code, FoundModels
 from vcinr.compression.interface import Compression, LatentModel
 from vcinr.compression.patch_by_patch import check_count
 from vcinr.context import refinement
@@ -34,6 +34,10 @@ Parts = Mapping[str, Any]
 
 PATCHES_AT_ONCE = 1024
 """Largest batch of the refinement, over several signals."""
+MAX_FOUND_SYMBOLS = 2**23
+"""Symbols of a batch whose tables are kept for the payload, 8 bytes each; of larger ones they are predicted again."""
+BYTES_PER_SYMBOL = 24
+"""Memory that decoding takes for every symbol, measured: 32 bytes per pixel of `photo`, 70 of `tiny`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +47,7 @@ class ContextualCompression(Compression):
     config: ContextualConfig
     masks_padding = False
     max_effort = refinement.MAX_EFFORT
+    decoding_bytes_per_symbol = BYTES_PER_SYMBOL
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -89,7 +94,10 @@ class ContextualCompression(Compression):
             for number, i in enumerate(places):
                 own = {name: (table[number], whole[number]) for name, (table, whole) in predicted.items()}
                 models = {name: Table(tables, table.ravel(), whole.ravel()) for name, (table, whole) in own.items()}
-                found[i] = Code(streams_of(self.config.order, decided[number]), models=models)
+                streams = streams_of(self.config.order, decided[number])
+                for stream in streams.values():
+                    stream.flags.writeable = False
+                found[i] = Code(streams, found=FoundModels(streams, models))
         return found
 
     def round(self, params: Params, point: int, z: np.ndarray) -> np.ndarray:
@@ -102,7 +110,7 @@ class ContextualCompression(Compression):
     def _round(
         self, params: Params, point: int, z: np.ndarray
     ) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:
-        """The symbols of `round`, and stream → what `predict_table` gave for it, where rounding has asked."""
+        """The symbols of `round`, and stream → what `predict_table` gave for it, where rounding has asked and memory allows."""
         order = self.config.order
         own = params["points"][str(point)]
         symbols, predicted = whole_symbols(np.rint(z)), {}
@@ -111,7 +119,9 @@ class ContextualCompression(Compression):
         for step in order.steps:
             start, stop = order.span(step.group)
             chosen = step.patches(z.shape[1:-1])
-            table, whole = predicted[step.stream] = predict_table(order, params["network"], point, symbols, step)
+            table, whole = predict_table(order, params["network"], point, symbols, step)
+            if z.size <= MAX_FOUND_SYMBOLS:
+                predicted[step.stream] = table, whole
             part, weight = z[:, chosen, start:stop].astype(np.float64), np.asarray(own["weight"])[start:stop]
             # In the first group the likeliest symbol is near those of the neighbours, in all others it is 0.
             centre = whole if step.group == 0 else 0

@@ -103,7 +103,7 @@ def load_folder(folder: Path) -> Stored:
     except KeyError as error:
         raise ModelError(f"the model in {folder} is damaged: {error} is missing") from error
     except (TypeError, AttributeError, IndexError, ValueError, OverflowError, OSError) as error:
-        raise ModelError(f"the model in {folder} cannot be read: {error}") from error
+        raise ModelError(f"the model in {folder} cannot be read: {error}; was it written by another version of vcinr?") from error
 
 
 def point_file(index: int) -> str:

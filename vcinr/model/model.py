@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from vcinr.bitstream import container
 from vcinr.bitstream import payload as payload_coding
 from vcinr.bitstream.container import DEFAULT_MAX_PIXELS, BitstreamError
 from vcinr.bitstream.fingerprint import fingerprint
-from vcinr.bitstream.limits import DEFAULT_MAX_WORK, NO_LIMIT, Limits
+from vcinr.bitstream.limits import DEFAULT_MAX_WORK, MAX_BYTES, NO_LIMIT, Limits
 from vcinr.codec import Code, Codec, EncodeRequest, grid_of, num_samples
 from vcinr.modalities import MODALITIES
 from vcinr.model import decoding
@@ -33,7 +34,7 @@ class Model:
     """A codec with trained parameters; `make_model` makes one, `load` reads one.
 
     codec: see `vcinr.codec.Codec`.   params: its parameters, already rounded to the stored precision.
-    points: one dict an operating point, with at least ``name`` and ``fingerprint`` (hex).   info: what is worth knowing
+    points: one dict per operating point, with at least ``name`` and ``fingerprint`` (hex).   info: what is worth knowing
     (config, data, command, time), JSON-able.   num_bytes: of the model's files, 0 before it is saved or loaded.
     """
 
@@ -179,6 +180,7 @@ class Model:
         self, signals: Sequence[Any], point: int, effort: int = 0, *, workdir: Folder = None, progress: Report = None
     ) -> tuple[list[Code], list[Grid]]:
         """The symbols that `write_codes` writes, and the grid, of each signal. ValueError as for `encode`."""
+        point = operator.index(point)
         if not 0 <= point < len(self.points):
             raise ValueError(f"point {point} does not exist: this model has points 0 to {len(self.points) - 1}")
         unpacked = [self.modality.unpack(signal) for signal in signals]
@@ -207,7 +209,8 @@ class Model:
         if point is None:
             own = ", ".join(p["fingerprint"] for p in self.points)
             raise BitstreamError(
-                f"the file was made with another model: its fingerprint {fingerprint.hex()} is none of this one's ({own})"
+                f"the file was made with another model: its fingerprint {fingerprint.hex()} is none of this one's ({own}); leave "
+                "the model out, and it is looked for by its fingerprint"
             )
         frame = container.read(data, self.meta_types, max_pixels)
         self.check_size(frame.shapes, max_pixels)
@@ -229,9 +232,15 @@ class Model:
             raise BitstreamError(f"shape {shapes[0]} does not fit this model's signals, which have {rank} dimensions")
         grids = [grid_of(self.codec, shape) for shape in shapes]
         samples = sum(map(num_samples, grids))
-        if samples > max(max_pixels, 4 * math.prod(patch)):
+        limit = max_pixels
+        if per_sample := self.codec.decoding_bytes_per_sample:
+            limit = min(limit, MAX_BYTES * max_pixels // (per_sample * DEFAULT_MAX_PIXELS))
+        if samples > max(limit, 4 * math.prod(patch)):
             what = f"its patches of {'×'.join(map(str, patch))} hold" if patch else "it holds"
-            raise BitstreamError(f"{what} {samples} samples; the limit is {max_pixels}")
+            memory = f", with {per_sample} bytes of memory for each" if limit < max_pixels else ""
+            raise BitstreamError(
+                f"{what} {samples} samples{memory}; the limit is {limit}: if it is to be trusted, raise max_pixels (--max-pixels)"
+            )
 
     def payload_bytes(self, data: bytes) -> int:
         """Bytes of a file's coded symbols alone."""
@@ -299,7 +308,7 @@ class Model:
 
 def encode_request(effort: int, workdir: Folder, progress: Report) -> EncodeRequest:
     """What codecs are asked for, from what `Model.encode` takes."""
-    return EncodeRequest(effort, None, None if workdir is None else os.fspath(workdir), progress)
+    return EncodeRequest(operator.index(effort), None, None if workdir is None else os.fspath(workdir), progress)
 
 
 def make_model(

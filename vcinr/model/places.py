@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vcinr.config import nearest
+
 FORMAT = 1
 ABOUT = "model.json"
 BUNDLED = Path(__file__).parent.parent / "models"
@@ -66,8 +68,9 @@ def hint(folder: Path) -> str:
         return f"; did you mean {folder / 'model'}?"
     if len(folder.parts) > 1:
         return ""
-    names = ", ".join(place.name for place in model_folders()) or "none"
-    return f", and no model of that name is at hand (at hand: {names})"
+    names = [place.name for place in model_folders()]
+    known = nearest(folder.name, names) if names else " (there are none)"
+    return f", and no model of that name is at hand{known}"
 
 
 def canonical(about: Mapping[str, Any]) -> bytes:

@@ -23,7 +23,8 @@ def with_host_update(stage: Stage, state: TrainState, step: int, mesh: Mesh) -> 
     aux = dict(state.aux)
     current = state.params, aux["signals"].values if "signals" in aux else None
     before = jax.device_get(current)
-    after = tuple(stage.host_update(*before, step))
+    # Trees of its own: an update may put new arrays into the dicts that it was given.
+    after = tuple(stage.host_update(*jax.tree.map(lambda array: array, before), step))
     if _shapes(after) != _shapes(before):
         raise ValueError(
             f"the host_update of stage {stage.name!r} must give back a (trainable, signals) of the structure and shapes that "

@@ -227,7 +227,7 @@ def kodak_gates() -> ConfigDict:
 
     Command: `python -m experiments.prepare photos` and `python -m experiments.prepare kodak`, then
     `python -m experiments.train --config=configs/vc_inr.py:kodak_gates --workdir=runs/kodak_gates`. About half an hour for
-    the stage `meta` on one free core; docs/results/vc_inr_kodak_gates.json has a sixth of it.
+    the stage `meta` on one free core; `docs/results/vc_inr_kodak_gates.json` has a sixth of it.
     """
     return make_config(
         "vc_inr",

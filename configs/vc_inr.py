@@ -178,7 +178,7 @@ GATES = {
     "field": {"num_layers": 5, "width": 64, "rank": 4, "latent_dim": 64, "hyper_width": 128, "hyper_depth": 2},
     "adaptation": {"num_steps": 3, "initial_step": 0.5, "subset": 256, "step_rate": 10.0},
     "meta": {
-        "num_steps": 24_000,
+        "num_steps": 12_000,
         "batch_size": 16,
         "lr": 1e-3,
         "warmup_steps": 500,
@@ -205,12 +205,12 @@ def cifar10_gates() -> ConfigDict:
         {
             **GATES,
             "compression": {
-                "lambdas": (0.0002, 0.0005, 0.001, 0.002, 0.004, 0.01),
+                "lambdas": (0.0002, 0.0008, 0.003, 0.01),
                 "width": 256,
                 "num_latents": 9000,
                 "offsets_per_picture": 1,
                 "training": {
-                    "num_steps": 1500,
+                    "num_steps": 1000,
                     "batch_size": 32,
                     "lr": 3e-4,
                     "average_decay": 0.999,
@@ -240,7 +240,7 @@ def kodak_gates() -> ConfigDict:
                 "num_latents": 9000,
                 "offsets_per_picture": 1,
                 "training": {
-                    "num_steps": 1500,
+                    "num_steps": 1000,
                     "batch_size": 32,
                     "lr": 3e-4,
                     "average_decay": 0.999,

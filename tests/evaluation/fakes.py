@@ -12,14 +12,19 @@ HEADER = struct.Struct("<HHB")
 
 
 class DeflatingModel:
-    """Drops the `point` lowest bits of every pixel and deflates the rest; decodes to the middle of what was dropped."""
+    """Drops the `point` lowest bits of every pixel and deflates the rest; decodes to the middle of what was dropped.
+
+    What it calls codes are its files, its grids are their symbols.
+    """
 
     def __init__(self, num_points=3):
-        self.codec = types.SimpleNamespace(name="deflate", needs_model=True)
+        self.codec = types.SimpleNamespace(name="deflate", needs_model=True, modelled_bits=lambda params, point, codes: None)
+        self.params = {}
         self.points = [{"name": f"drop{k}", "fingerprint": f"{k:08x}", "lambda": 2.0**-k} for k in range(num_points)]
         self.num_bytes = 1234
         self.modality = MODALITIES["picture"]
         self.workdirs = []
+        self.reads = 0
 
     def encode_batch(self, arrays, point=0, effort=0, *, workdir=None, progress=None):
         self.workdirs.append(workdir)
@@ -28,22 +33,27 @@ class DeflatingModel:
             progress("deflating", len(arrays), len(arrays))
         return [HEADER.pack(*array.shape[:2], point) + zlib.compress((array >> point).tobytes()) for array in arrays]
 
-    def join(self, files, max_pixels=None, max_work=None):
-        return b"".join(struct.pack("<I", len(data)) + data for data in files)
-
-    def decode_values(self, data):
+    def read_codes(self, data, max_pixels=None, max_work=None):
+        self.reads += 1
         height, width, point = HEADER.unpack_from(data)
         symbols = np.frombuffer(zlib.decompress(data[HEADER.size :]), np.uint8).reshape(height, width, 3)
-        return ((symbols.astype(np.float32) + 0.5) * 2**point - 0.5) / 255
+        return point, [data], [symbols]
 
-    def decode_values_batch(self, files, max_pixels=None, max_work=None):
-        return [self.decode_values(data) for data in files]
+    def write_codes(self, point, codes, grids):
+        return b"".join(struct.pack("<I", len(data)) + data for data in codes)
+
+    def values_of_codes(self, point, codes, grids):
+        return [((symbols.astype(np.float32) + 0.5) * 2**point - 0.5) / 255 for symbols in grids]
+
+    def bits_of_codes(self, point, codes, grids):
+        return [8.0 * self.payload_bytes(data) - 3 for data in codes]
 
     def denormalise(self, values):
         return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
     def decode_batch(self, files):
-        return [self.denormalise(values) for values in self.decode_values_batch(files)]
+        read = [self.read_codes(data) for data in files]
+        return [self.denormalise(*self.values_of_codes(point, codes, grids)) for point, codes, grids in read]
 
     def decode_together(self, data, max_pixels=None, max_work=None):
         files, position = [], 0
@@ -53,14 +63,8 @@ class DeflatingModel:
             position += 4 + length
         return self.decode_batch(files)
 
-    def modelled_bits(self, files):
-        return [8.0 * self.payload_bytes(data) for data in files]
-
     def payload_bytes(self, data):
         return len(data) - HEADER.size
-
-    def estimated_bits(self, data):
-        return 8.0 * self.payload_bytes(data) - 3
 
 
 def pictures(count=4, shape=(8, 12)):

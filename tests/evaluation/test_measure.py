@@ -30,6 +30,12 @@ def test_every_count_is_that_of_the_files():
     assert row["psnr_float_db"] > row["psnr_db"]
 
 
+def test_symbols_are_decoded_once_from_files_and_once_from_the_container():
+    model = DeflatingModel()
+    measure(model, pictures(3), "tiny", "test", points=[1])
+    assert model.reads == 2 * 3
+
+
 def test_all_points_in_order_with_progress():
     calls = []
     rows = measure(DeflatingModel(), pictures(2), "tiny", "test", progress=lambda *call: calls.append(call))
@@ -78,12 +84,12 @@ def test_single_steps_of_rounding_are_counted_and_more_are_refused(share):
 
 def test_lost_and_cropped_pictures_are_refused():
     class Losing(DeflatingModel):
-        def decode_values_batch(self, files, max_pixels=None, max_work=None):
-            return super().decode_values_batch(files)[1:]
+        def values_of_codes(self, point, codes, grids):
+            return super().values_of_codes(point, codes, grids)[1:]
 
     class Cropping(DeflatingModel):
-        def decode_values_batch(self, files, max_pixels=None, max_work=None):
-            return [picture[1:] for picture in super().decode_values_batch(files)]
+        def values_of_codes(self, point, codes, grids):
+            return [picture[1:] for picture in super().values_of_codes(point, codes, grids)]
 
     with pytest.raises(MeasurementError, match="1 signals, 2 were encoded"):
         measure(Losing(), pictures(2), "tiny", "test")

@@ -108,18 +108,21 @@ def _measure_point(
     files = model.encode_batch(signals, point=point, workdir=workdir, progress=encoding)
     report("files written", encoded)
     # Limits protect from hostile files; these files were written above.
-    floats = model.decode_values_batch(files, max_pixels=NO_LIMIT, max_work=NO_LIMIT)
+    read = [model.read_codes(data, max_pixels=NO_LIMIT, max_work=NO_LIMIT) for data in files]
+    codes, grids = [code for _, (code,), _ in read], [grid for _, _, (grid,) in read]
+    (read_as,) = {number for number, _, _ in read}
+    floats = model.values_of_codes(read_as, codes, grids)
     decoded = [model.denormalise(values) for values in floats]
     _check_shapes(samples, decoded, "files")
     report("files decoded", encoded + 1)
-    container = model.join(files, max_pixels=NO_LIMIT, max_work=NO_LIMIT)
+    container = model.write_codes(read_as, codes, grids)
     together = model.decode_together(container, max_pixels=NO_LIMIT, max_work=NO_LIMIT)
     differences = _count_differences(decoded, [model.modality.unpack(signal)[0] for signal in together])
     report("container written and decoded", encoded + 2)
     float_mses = [model.modality.squared_error(*pair) for pair in zip(samples, floats, strict=True)]
     payload_bytes = [model.payload_bytes(data) for data in files]
-    estimated_bits = [model.estimated_bits(data) for data in files]
-    modelled_bits = model.modelled_bits(files)
+    estimated_bits = model.bits_of_codes(read_as, codes, grids)
+    modelled_bits = model.codec.modelled_bits(model.params, read_as, codes)
     report("rates and floats measured", encoded + 3)
 
     mses = [model.modality.squared_error(*pair) for pair in zip(samples, decoded, strict=True)]

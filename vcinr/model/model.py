@@ -221,6 +221,15 @@ class Model:
         container.check(frame, payload_coding.ordered_streams(self.codec, codes))
         return point, decoding.with_metadata(self.modality, codes, frame.metas), grids
 
+    def values_of_codes(self, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
+        """What `decode_values_batch` gives of files, from the symbols that `read_codes` gave of them."""
+        return decoding.values(self, [point] * len(codes), codes, grids)
+
+    def bits_of_codes(self, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[float]:
+        """What the tables say that each signal's symbols cost, in bits."""
+        pairs = zip(grids, codes, strict=True)
+        return [payload_coding.estimated_bits(self.codec, self.params, point, grid, code) for grid, code in pairs]
+
     def check_size(self, shapes: Sequence[tuple[int, ...]], max_pixels: int) -> None:
         """BitstreamError where signals of these shapes cannot be decoded within ``max_pixels`` samples.
 
@@ -248,8 +257,7 @@ class Model:
 
     def estimated_bits(self, data: bytes) -> float:
         """What the tables say that a file's symbols cost, in bits."""
-        point, codes, grids = self.read_codes(data, NO_LIMIT, NO_LIMIT)
-        return sum(payload_coding.estimated_bits(self.codec, self.params, point, g, c) for g, c in zip(grids, codes, strict=True))
+        return sum(self.bits_of_codes(*self.read_codes(data, NO_LIMIT, NO_LIMIT)))
 
     def modelled_bits(self, files: Sequence[bytes]) -> list[float] | None:
         """What the float entropy model says of each file's symbols, in bits; None for a codec that has none beside its tables."""

@@ -57,7 +57,8 @@ def test_input_that_is_no_signal_is_refused_before_anything_heavy_is_imported(kl
         (["encode", tmp_path / "no.png", tmp_path / "file", "--model", "coin"], "no.png: not a picture"),
         (["encode", tmp_path / "none.png", tmp_path / "file"], "none.png: No such file"),
         (["decode", tmp_path / "no.vcinr", tmp_path / "out.png", *model], "no.vcinr: not a vcinr file"),
-        (["decode", tmp_path / "no.vcinr", tmp_path / "out.txt", *model], "out.txt: pictures are written as one of"),
+        (["decode", tmp_path / "no.vcinr", tmp_path / "out.txt", *model], "no.vcinr: not a vcinr file"),
+        (["decode", tmp_path / "none.vcinr", tmp_path / "out"], "none.vcinr: No such file"),
     ]:
         done = start(REFUSED, *words)
         seconds, status, *modules = done.stdout.split()
@@ -65,6 +66,18 @@ def test_input_that_is_no_signal_is_refused_before_anything_heavy_is_imported(kl
         assert HEAVY.isdisjoint(modules)
         record_property(f"seconds until: {complaint}", seconds)
         print(f"{seconds} s until: {complaint}")
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly(klt_model_dir):
+    program = "import sys, vcinr.cli.main; sys.exit(vcinr.cli.main.main(sys.argv[1:]))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    for words in (["models", klt_model_dir], ["--help"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-c", program, *map(str, words)]
+        done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=300)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (cli.READER_LEFT, "")
 
 
 CACHED = """

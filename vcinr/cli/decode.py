@@ -21,10 +21,10 @@ from vcinr.modalities import MODALITIES, Modality
 def run(options: argparse.Namespace) -> None:
     """`vcinr decode IN OUT.png`, or `vcinr decode FILES… --out DIR`."""
     named = options.out is None and len(options.paths) == 2
+    # Before anything heavy is imported: what is no file of ours is refused at once, then what no signal is written as.
+    peeks = {source: _peek(source, options.max_pixels) for source in (options.paths[:1] if named else options.paths)}
     if named:
         _check_suffix(options.paths[1])
-    # Before anything heavy is imported: what is no file of ours is refused at once.
-    peeks = {source: _peek(source, options.max_pixels) for source in (options.paths[:1] if named else options.paths)}
     start_jax()
     models = _Models(options.model)
 

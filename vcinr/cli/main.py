@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,8 +17,24 @@ from vcinr.modalities import MODALITIES
 # JAX, rich and Pillow are imported where they are needed: `vcinr --help` and `vcinr info` answer without them.
 
 
+READER_LEFT = 141
+"""Exit status where whoever read the output closed it, as `head` does: what shells report of a program that SIGPIPE ends."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status. What is wrong with the input is one line on standard error, and status 1."""
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Otherwise Python would try again when it ends, and print a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_LEFT
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # A file may have any name, a terminal any alphabet.
     options = _parser().parse_args(arguments)
@@ -28,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run(options)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        raise
     except MemoryError:
         wrong = "not enough memory for signals of this size"
     except OSError as error:

@@ -19,7 +19,13 @@ MEASURED = (("lambda", "g"), ("bpp", ".3f"), ("psnr_db", ".2f"))
 
 def run(options: argparse.Namespace) -> None:
     """`vcinr models [DIR…]`: models and their operating points."""
-    print_models(options.folders, Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False))
+    print_models(options.folders, _Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False))
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # Rich would end the process; `vcinr.cli.main` knows what to do, as for any other output.
+        raise
 
 
 def print_models(places: Sequence[str], console: Console) -> None:

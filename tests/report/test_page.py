@@ -90,6 +90,24 @@ def test_what_needs_no_training_is_shown_once(tmp_path):
     assert "JPEG (two)" in (tmp_path / "page.md").read_text(encoding="utf-8"), "what differs is another curve"
 
 
+def test_what_was_measured_alike_lends_its_values_per_signal_to_older_records(tmp_path):
+    settings = of_signals("jpeg2000", quality=30)
+    without = [{key: value for key, value in row.items() if key != "signals"} | {"point": row["point"] + 4} for row in settings]
+    save(tmp_path, "contextual_inr_photo", of_signals("contextual_inr") + without)
+    save(tmp_path, "klt", of_signals("klt", gain=-2) + settings)
+    report.render_results(tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert page.count("| JPEG 2000 | 30 |") == len(settings) and "JPEG 2000 (" not in page
+    assert "~" not in page.split("### BD-rate")[1].split("Rate needed")[0]
+
+
+def test_a_set_with_classical_codecs_alone_has_no_table_of_differences(tmp_path):
+    save(tmp_path, "jpeg", points("jpeg", overhead=5.0, quality=95))
+    report.render_results(tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| JPEG | 95 |" in page and "BD-rate at" not in page
+
+
 def test_the_command_says_what_is_missing(tmp_path, capsys):
     assert results.main(["--folder", str(tmp_path), "--out", str(tmp_path / "out.md")]) == 1
     assert "no measured points" in capsys.readouterr().err

@@ -71,6 +71,9 @@ Codecs by name: `contextual_inr` is that of the bundled models, a *linear* field
 authors' curve.
 """
 
+BD_RATES = """Rate needed beyond (+) or below (−) the column's at equal PSNR: against measured codecs the mean of the signals' own
+BD-rates; ~ of the mean curves, where a record holds no values per signal; against published ones of the mean curves; – where
+curves share no quality or do not rise. JPEG and JPEG 2000 are compared with only."""
 
 STUDIES = """# Studies
 
@@ -143,9 +146,17 @@ def _sections(runs: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], li
         for row in run["points"]:
             section = sections.setdefault((row["dataset"], row["split"]), [])
             # What needs no training is measured alike in every run that measures it.
-            if row["codec"] not in CLASSICAL or row not in ({k: v for k, v in seen.items() if k != "run"} for seen in section):
+            twin = next((seen for seen in section if _measured_alike(seen, row)), None) if row["codec"] in CLASSICAL else None
+            if twin is None:
                 section.append(row | {"run": stem})
+            elif "signals" in row:
+                twin["signals"] = row["signals"]
     return {key: _labelled(points) for key, points in sections.items()}
+
+
+def _measured_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    # Runs may measure other settings beside this one, so that its number differs; older ones lack the values per signal.
+    return all(one.get(key) == other.get(key) for key in {*one, *other} - {"run", "point", "signals"})
 
 
 def _section(
@@ -170,12 +181,8 @@ def _section(
     if (ours := _ours(measured)) and has_signals(jpeg2000 := measured.get("jpeg2000", [])) and jpeg2000:
         rate = COMPARED.get(dataset, ("", (), "bpp_file"))[2]
         parts += [f"### `{OURS}` above JPEG 2000, signal by signal at equal `{rate}`, in dB", spread_table(ours, jpeg2000, rate)]
-    parts += ["### BD-rate at `bpp_payload`", bd_table(points, curves, "bpp_payload")]
-    parts.append(
-        "Rate needed beyond (+) or below (−) the column's at equal PSNR: against measured codecs the mean of the signals' own "
-        "BD-rates; ~ of the mean curves, where a record holds no values per signal; against published ones of the mean curves; "
-        "– where curves share no quality or do not rise, and for JPEG and JPEG 2000, whose means are at one quality setting."
-    )
+    if learned:
+        parts += ["### BD-rate at `bpp_payload`", bd_table(points, curves, "bpp_payload"), BD_RATES]
     parts.append("### How it was measured")
     parts.append("\n".join(_said(stem, runs[stem]) for stem in dict.fromkeys(row["run"] for row in points)))
     return "\n\n".join(parts) + "\n"

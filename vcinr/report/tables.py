@@ -19,6 +19,8 @@ from vcinr.report.plots import display_name
 Points = Sequence[Mapping[str, Any]]
 
 CLASSICAL = ("jpeg", "jpeg2000")
+"""Measured codecs that others are compared with, and that are compared with nothing: their means are at one quality setting for
+all signals, which is another kind of mean than those at one λ and than most published ones."""
 
 BARS = ("klt", "jpeg", "jpeg2000")
 """Measured codecs that the others are compared with, beside published curves."""
@@ -122,17 +124,17 @@ def spread_table(rows: Points, reference: Points, rate: str) -> str:
 def bd_table(points: Points, curves: Sequence[Curve], rate: str) -> str:
     """BD-rates between measured codecs and against published curves, in percent, as a Markdown table.
 
-    A row's codec needs that much more (+) or less (−) rate than the column's. Between measured codecs: the mean over signals of
-    the signals' own BD-rates, with how many where not all have one; ~ before one of the mean curves, where the records hold no
-    values per signal. Published curves are means, and compared with those of codecs that are not `CLASSICAL`: the means of these
-    are at one quality setting, which is another kind of mean. – where there is no such comparison, or no BD-rate.
+    A row's codec needs that much more (+) or less (−) rate than the column's. Codecs in `CLASSICAL` are columns only. Between
+    measured codecs: the mean over signals of the signals' own BD-rates, with how many where not all have one; ~ before one of the
+    mean curves, where the records hold no values per signal. Published curves are means. – where there is no BD-rate.
     """
     groups = {display_name(codec): rows for codec, rows in rows_by_codec(points).items()}
     rows = []
     for name, group in groups.items():
+        if group[0]["codec"] in CLASSICAL:
+            continue
         cells = [name, *("" if other == name else _bd_cell(reference, group, rate) for other, reference in groups.items())]
-        classical = group[0]["codec"] in CLASSICAL
-        rows.append(cells + ["–" if classical else _mean_bd(curve.points, curve_of(group, rate)) for curve in curves])
+        rows.append(cells + [_mean_bd(curve.points, curve_of(group, rate)) for curve in curves])
     published = (f"{display_name(curve.codec)}, published" for curve in curves)
     return _markdown(["codec", *(f"against {name}" for name in (*groups, *published))], rows)
 
@@ -156,9 +158,7 @@ def _counted(count: int, of: int) -> str:
     return "" if count == of else f" ({count} of {of})"
 
 
-def _cells(
-    points: Points, columns: Sequence[tuple[str, tuple[str, ...], str]]
-) -> tuple[list[str], list[list[str]]]:
+def _cells(points: Points, columns: Sequence[tuple[str, tuple[str, ...], str]]) -> tuple[list[str], list[list[str]]]:
     table = []
     for heading, keys, spec in columns:
         values = [next((row[key] for key in keys if row.get(key) is not None), None) for row in points]

@@ -26,6 +26,7 @@ from vcinr.codecs.contextual_inr import ContextualINR, ContextualINRConfig
 from vcinr.codecs.latent_codec import LatentCodec
 from vcinr.devices import use_cpu_cores
 from vcinr.model.finding import load
+from vcinr.model.model import Model
 from vcinr.stage import AnyStage, ClosedForm, Params
 
 NAME = "klt_in_context"
@@ -80,15 +81,17 @@ def control_config(info: dict[str, Any], seed: int) -> ConfigDict:
     return config
 
 
-def deviation_from_matrix(field: Any, control: Any) -> tuple[float, float]:
-    """(largest entry of |ΨᵀΨ − 1|, largest distance of a ψ_k from the component k) of a linear field, as functions on a patch.
+def deviation_from_matrix(field: Model, control: Model) -> tuple[float, float]:
+    """How far a linear field is from the KLT: (largest entry of |ΨᵀΨ − 1|, largest distance of a ψ_k from ± the component k).
 
-    field, control: models of `contextual_inr` and of `KLTInContext`, with as many latents. 0 where the field is the KLT.
+    field, control: models of `contextual_inr` and of `KLTInContext` with as many latents; the ψ_k are taken on one patch.
     """
     k = field.codec.config.field.latent_size()
-    basis = np.asarray(jax.jit(jax.jacfwd(lambda z: field.codec.values(field.params, z)))(jnp.zeros(k))).reshape(-1, k)
+    slopes = jax.jit(jax.jacfwd(lambda latent: field.codec.values(field.params, latent)))(jnp.zeros(k))
+    basis = np.asarray(slopes).reshape(-1, k)
     own = np.moveaxis(control.params["components"]["basis"], 0, -1).reshape(-1, k)
-    return float(np.abs(basis.T @ basis - np.eye(k)).max()), float(np.linalg.norm(basis - own, axis=0).max())
+    distances = np.linalg.norm([basis - own, basis + own], axis=1).min(axis=0)
+    return float(np.abs(basis.T @ basis - np.eye(k)).max()), float(distances.max())
 
 
 def study(options: argparse.Namespace) -> str:

@@ -1,8 +1,9 @@
 """What each part of `contextual_inr` buys over the linear floor, at equal bytes, on the test split of its config.
 
-    python -m experiments.parts --workdir=DIR --floor=KLT [--pictures=128] [--record=FILE]
+    python -m experiments.parts --model=tiny --floor=KLT [--control=MATRIX] [--pictures=128] [--record=FILE]
 
-DIR is a run of `experiments.train` of the codec `contextual_inr`, KLT one of the codec `klt` on the same data. Writes a study
+The model is one of `contextual_inr`. KLT is a run of `experiments.train` of the codec `klt` on the same data; MATRIX one of
+`experiments.klt_matrix`, which has an exact matrix where the model has a field, and so tells what the field buys. Writes a study
 that `make results` renders.
 """
 
@@ -12,7 +13,7 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ml_collections import ConfigDict
 
 from experiments import data
 from experiments.command_line import run_study
+from experiments.klt_matrix import deviation_from_matrix
 from vcinr.batching import patch_rows, per_signal
 from vcinr.bitstream.payload import stream_bits
 from vcinr.codec import Code
@@ -68,6 +70,20 @@ ARMS = (
     Arm("+ effort 2", effort=2),
     Arm("+ effort 3", effort=3),
 )
+
+
+WITHOUT_EFFORT = tuple(arm for arm in ARMS if not arm.effort)
+"""The arms that are measured of the control too."""
+COMPARED = ("over klt, dB", "over klt, % rate", "bought, dB", "over the field, dB", "s a picture")
+ABOUT = """{count} pictures of the test split of {name}, one trained model ({config}) with its parts switched off and tables
+counted anew; rates are the tables' estimates, without the header; PSNR in dB of 8-bit pictures, mean over pictures. Over klt:
+mean over the rates that both curves have; bought: the same over the row above. s: rounding and refining a picture,
+encoder."""
+ABOUT_CONTROL = """Rows of the matrix: the KLT's own in the field's place, as many components of patches of the same size,
+with prior and synthesis trained as the model's, on the same crops, in as many steps, with the same seed; over the field: as
+before, over the row of the model with the same parts. The model's field is itself near that matrix: no component is further
+than {distance:.2g} from its own, whose length is 1, and no entry of the Gram matrix further than {gram:.2g} from that of an
+orthonormal basis."""
 
 
 def with_rounding(model: Model, rounding: str) -> ContextualCompression:
@@ -173,47 +189,76 @@ def floor_curve(model: Model, pictures: Sequence[np.ndarray], split: str = "test
     return [(row["bpp_estimated"], row["psnr_db"]) for row in rows]
 
 
-def row_of(name: str, curve: Curve, floor: Curve, before: Curve | None, rates: Sequence[float], seconds: float) -> list[Any]:
-    """A row of the table: dB at fixed rates, then over the floor and over the arm before."""
+def row_of(
+    name: str,
+    curve: Curve,
+    floor: Curve,
+    before: Curve | None,
+    rates: Sequence[float],
+    seconds: float,
+    field: Curve | None = None,
+) -> list[Any]:
+    """A row of the table: dB at fixed rates, then over the floor, over the arm before, and over the same arm of the field."""
     at = [psnr_at(curve, rate) for rate in rates]
-    gained = None if before is None else bd_psnr_db(before, curve)
-    return [name, *at, bd_psnr_db(floor, curve), bd_rate_percent(floor, curve), gained, round(seconds, 3)]
+    over = [None if other is None else bd_psnr_db(other, curve) for other in (before, field)]
+    return [name, *at, bd_psnr_db(floor, curve), bd_rate_percent(floor, curve), *over, round(seconds, 3)]
+
+
+def training_latents(model: Model, config: ConfigDict) -> np.ndarray:
+    """Latents [b, *counts, k] of as many training crops as the model's tables were counted on."""
+    compression = model.codec.config.compression
+    counted = dataclasses.replace(compression, num_latents=compression.num_counted, offsets_per_picture=1)
+    return latent_crops(model.codec, counted, model.params, data.patches(config, "train")).arrays["latent"]
+
+
+def measured_arms(model: Model, arms: Sequence[Arm], pictures: Sequence[np.ndarray]) -> Iterator[tuple[Arm, Curve, float]]:
+    """Each arm of a model with its `curve_of`."""
+    training, found = training_latents(model, ConfigDict(model.info["config"])), latents(model, pictures)
+    for arm in arms:
+        yield arm, *curve_of(model, arm, training, found, pictures)
 
 
 def study(options: argparse.Namespace) -> str:
     """Measures all arms; writes the study and returns its table."""
     started, run = time.time(), provenance()
-    model = load(Path(options.workdir) / "model")
+    model = load(options.model)
     config = ConfigDict(model.info["config"])
     config.data.test_limit = options.pictures
     pictures = list(data.signals(config, "test"))
-    counted = dataclasses.replace(
-        model.codec.config.compression, num_latents=model.codec.config.compression.num_counted, offsets_per_picture=1
-    )
-    training = latent_crops(model.codec, counted, model.params, data.patches(config, "train")).arrays["latent"]
-    found = latents(model, pictures)
     floor = floor_curve(load(Path(options.floor) / "model"), pictures)
-    rows = [["klt", *(psnr_at(floor, rate) for rate in options.rates), 0.0, 0.0, None, None]]
-    before = None
-    for arm in ARMS:
-        curve, seconds = curve_of(model, arm, training, found, pictures)
-        rows.append(row_of(arm.name, curve, floor, before, options.rates, seconds))
+    rows = [["klt", *(psnr_at(floor, rate) for rate in options.rates), 0.0, 0.0, None, None, None]]
+    field: dict[Arm, Curve] = {}
+
+    def add(*row: Any) -> None:
+        rows.append(row_of(*row))
         print(study_table({"columns": columns(options.rates), "rows": rows[-1:]}), f"{time.time() - started:.0f} s", flush=True)
-        before = curve
-    about = (
-        f"{len(pictures)} pictures of the test split of {config.data.test_name or config.data.name}, one trained model "
-        f"({model.info['config_name']}) with its parts switched off and tables counted anew; rates are "
-        "the tables' estimates, without the header; PSNR in dB of 8-bit pictures, mean over pictures. Over klt: mean "
-        "over the rates that both curves have; bought: the same over the row above. s: rounding and refining a picture, encoder."
-    )
+
+    before = None
+    for arm, curve, seconds in measured_arms(model, ARMS, pictures):
+        add(arm.name, curve, floor, before, options.rates, seconds)
+        before = field[arm] = curve
+    name = config.data.test_name or config.data.name
+    about = _one_line(ABOUT).format(count=len(pictures), name=name, config=model.info["config_name"])
+    commands = [model.info["command"]]
+    if options.control:
+        control = load(Path(options.control) / "model")
+        before = None
+        for arm, curve, seconds in measured_arms(control, WITHOUT_EFFORT, pictures):
+            add(f"matrix: {arm.name}", curve, floor, before, options.rates, seconds, field[arm])
+            before = curve
+        gram, distance = deviation_from_matrix(model, control)
+        about += " " + _one_line(ABOUT_CONTROL).format(gram=gram, distance=distance)
+        commands.append(f"python -m experiments.klt_matrix --like={Path(options.model).name} --workdir=MATRIX")
+    given = f"--model={Path(options.model).name} --floor=KLT{' --control=MATRIX' * bool(options.control)}"
+    rates = " ".join(f"{rate:g}" for rate in options.rates)
+    commands.append(f"python -m experiments.parts {given} --pictures={options.pictures} --rates {rates}")
     saved = save_study(
         options.record,
-        title=f"What each part buys over the linear floor: {config.data.test_name or config.data.name}",
+        title=f"What each part buys over the linear floor: {name}",
         about=about,
         columns=columns(options.rates),
         rows=rows,
-        command=f"{model.info['command']}; python -m experiments.parts --workdir=DIR --floor=KLT "
-        f"--pictures={options.pictures} --rates {' '.join(f'{rate:g}' for rate in options.rates)}",
+        command="; ".join(commands),
         duration_s=time.time() - started,
         notes=options.notes,
         source=run,
@@ -223,14 +268,19 @@ def study(options: argparse.Namespace) -> str:
 
 def columns(rates: Sequence[float]) -> list[str]:
     """Of the table."""
-    return ["", *(f"{rate:g} bpp" for rate in rates), "over klt, dB", "over klt, % rate", "bought, dB", "s a picture"]
+    return ["", *(f"{rate:g} bpp" for rate in rates), *COMPARED]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; the exit status is 1 where the data or the model are missing."""
     parser = argparse.ArgumentParser(prog="python -m experiments.parts", description="What each part of a codec buys.")
-    parser.add_argument("--workdir", required=True, help="where experiments.train wrote a contextual model")
+    parser.add_argument("--model", default="tiny", help="a model of contextual_inr: its folder or name (%(default)s)")
     parser.add_argument("--floor", required=True, help="where experiments.train wrote a klt model of the same data")
+    parser.add_argument("--control", help="where experiments.klt_matrix wrote the control of the model")
     parser.add_argument("--pictures", type=int, default=128, help="test pictures, evenly spaced; 0 for all (%(default)s)")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="bpp of the table's columns")
     parser.add_argument("--record", default="docs/results/studies/parts.json", help="the file to write (%(default)s)")

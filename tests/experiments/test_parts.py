@@ -66,7 +66,7 @@ def test_arms_differ_and_static_tables_need_no_context(model, setting):  # noqa:
 def test_a_row_tells_the_distance_of_curves():
     floor = [(rate, 25 + 3 * np.log2(rate)) for rate in (0.25, 0.5, 1.0, 2.0)]
     better = [(rate, quality + 0.5) for rate, quality in floor]
-    name, *at, over, rate, gained, seconds = parts.row_of("x", better, floor, None, [0.5, 4.0], 0.125)
+    name, *at, over, rate, gained, over_field, seconds = parts.row_of("x", better, floor, None, [0.5, 4.0], 0.125, floor)
     assert (name, at[1], gained, seconds) == ("x", None, None, 0.125)
-    assert at[0] == pytest.approx(22.5) and over == pytest.approx(0.5)
+    assert at[0] == pytest.approx(22.5) and over == over_field == pytest.approx(0.5)
     assert rate == pytest.approx(100 * (2 ** (-0.5 / 3) - 1), abs=0.1)

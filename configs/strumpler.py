@@ -21,7 +21,7 @@ PAPER_BASIC = {**FITTING, "num_layers": 4}
 
 PAPER_META = {
     **FITTING,
-    "adaptation": {"num_steps": 3, "learn_start": False, "inner_lr": 1e-5, "chunk": 2**14},
+    "adaptation": {"chunk": 2**14},
     "l1": (2.5e-6, 2.5e-6),
     "bits": (7, 8),
 }
@@ -104,7 +104,6 @@ def meta_demo() -> ConfigDict:
         {"name": "demo", "test_tiles": 32, "test_limit": 64},
         {
             "field": _network(num_layers=3, width=10, num_frequencies=4),
-            "adaptation": {"num_steps": 3, "learn_start": False},
             "meta": {"num_steps": 800, "batch_size": 16, "lr": 2e-3, "eval_every": 200, "checkpoint_every": 200},
             "num_steps": 300,
             "optimiser": {"lr": 2e-3, "schedule": "cosine", "final_fraction": 0.02},
@@ -118,9 +117,10 @@ def meta_demo() -> ConfigDict:
 def meta_kodak() -> ConfigDict:
     """The paper's Kodak setting with width 64, one of its 32 … 128, meta-trained on DIV2K. For accelerators.
 
-    Three inner steps with initial step size 1e-5; outer Adam at a constant 5e-5, one picture per step, without warm-up, clipping
-    or parameter average. The paper goes 30 times through DIV2K's 800 pictures at full size; here they are cropped to 256×256. The
-    authors' three hidden layers follow a first layer of the same width, so there are four sine layers.
+    Three inner steps, whose step sizes start at 1e-5; outer Adam for them and θ₀ at a constant 5e-5, one picture per step,
+    without warm-up, clipping or parameter average. The paper goes 30 times through DIV2K's 800 pictures at full size; here they
+    are cropped to 256×256. The authors' three hidden layers follow a first layer of the same width, so there are four sine
+    layers.
     """
     return make_config(
         "strumpler_meta",

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from vcinr.adaptation.fit import fit
-from vcinr.adaptation.inner_loop import HIGH, LOW, adapt, init_step_sizes, largest_curvature, meta_sgd, step_size
+from vcinr.adaptation.inner_loop import HIGH, LOW, LinearStepSizes, adapt, init_step_sizes, largest_curvature, meta_sgd, step_size
 from vcinr.adaptation.objective import chunked_mean_squared_error, mean_squared_error
 
 
@@ -72,6 +72,19 @@ def test_step_sizes_are_clipped_and_the_last_row_is_used_again():
         update, state = rule.update(jnp.ones(1), state)
         taken.append(float(update[0]))
     assert taken == [-1.0, -2.0, -2.0, -2.0]
+
+
+def test_step_sizes_learned_as_they_are_have_the_gradient_of_a_step_and_stop_at_their_ends():
+    """After one step φ = φ₀ − α ⊙ g the loss has the gradient −g ⊙ ∇L(φ) in α; beyond the ends it is 0."""
+    _, _, loss = quadratic()
+    start, alpha = jnp.ones(6), jnp.asarray([[0.1, 0.3, 0.05, 0.9, -0.2, 1.7]])
+    moved = lambda a: adapt(loss, start, LinearStepSizes(a, 0.0, 1.0), 1)[0]
+    first = jax.grad(loss)(start)
+    inside = np.asarray([1, 1, 1, 1, 0, 0])
+    np.testing.assert_allclose(moved(alpha), start - jnp.clip(alpha[0], 0, 1) * first, rtol=1e-6)
+    found = jax.grad(lambda a: loss(moved(a)))(alpha)
+    np.testing.assert_allclose(found[0], -inside * first * jax.grad(loss)(moved(alpha)), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(adapt(loss, start, LinearStepSizes(alpha), 1)[0], start - alpha[0] * first, rtol=1e-6)
 
 
 def test_largest_curvature_is_the_largest_eigenvalue():

@@ -26,7 +26,7 @@ from vcinr.stage import TrainingConfig
 from vcinr.training.run import train
 from vcinr.weights.adaround import AdaRoundConfig
 from vcinr.weights.coding import WeightCodingConfig
-from vcinr.weights.fit import FitConfig, fit_weights, make_batch, signal_error
+from vcinr.weights.fit import FitConfig, fit_weights, make_batch, signal_error, signal_errors
 from vcinr.weights.retraining import RetrainingConfig
 from vcinr.weights.signal_batches import batches_of_equal_shape
 
@@ -162,9 +162,26 @@ def test_learned_weights_are_closer_to_any_picture_than_random_ones(model, lands
 
 
 def test_an_inner_loop_that_diverges_is_told(model, landscape):
-    sizes = {**model.params["step_sizes"], "reference": np.float32(1e30)}
+    sizes = {"alpha": np.full_like(model.params["step_sizes"]["alpha"], 1e30)}
     with pytest.raises(ValueError, match="the inner loop diverges on these signals"):
         first_updates(CONFIG, {**model.params, "step_sizes": sizes}, landscape)
+
+
+def test_step_sizes_that_start_at_next_to_nothing_grow_until_three_steps_gain_decibels(model, landscape):
+    """They start at 1e-5, as the authors' do; as logarithms they would end under 1e-3."""
+    untrained = StrumplerMeta(CONFIG).init(jax.random.key(0))["step_sizes"]
+    np.testing.assert_allclose(untrained["alpha"], 1e-5)
+    assert np.median(model.params["step_sizes"]["alpha"]) > 1e-3
+    assert gain_db(model.params, landscape) > 3
+    assert abs(gain_db({**model.params, "step_sizes": untrained}, landscape)) < 0.1, "steps of the first size change nothing"
+
+
+def gain_db(params, signals):
+    """PSNR after the inner loop above that at θ₀, of one signal."""
+    batch = make_batch(CONFIG.field, base_weights(CONFIG, params["shared"]), signals, "")
+    updates = first_updates(CONFIG, params, signals)
+    before, after = (signal_errors(FitConfig(CONFIG.field), batch, update)[0] for update in (0 * updates, updates))
+    return 10 * np.log10(before / after)
 
 
 def test_hostile_streams_are_refused(model, files, monkeypatch):

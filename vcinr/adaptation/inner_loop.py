@@ -1,7 +1,8 @@
-"""Meta-SGD: gradient descent on the latent with a learned step size for every step and dimension."""
+"""Meta-SGD: gradient descent on the latent with learned step sizes, for every step and dimension or the same in all steps."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,14 +15,26 @@ from vcinr.adaptation.fit import fit
 
 
 class StepSizes(NamedTuple):
-    """Learned step sizes α = reference · exp(s), with s clipped to [log `LOW`, log `HIGH`].
+    """Step sizes learned as logarithms: α = reference · exp(s), with s clipped to [log `LOW`, log `HIGH`].
 
-    log_scale: s [steps, k].
+    log_scale: s [steps, k], or [1, k] for all steps.
     reference: scalar, 1/λ_max of the inner loss's Hessian, in latent² per unit of loss.
     """
 
     log_scale: Any
     reference: Any
+
+
+class LinearStepSizes(NamedTuple):
+    """Step sizes learned as they are, as the papers do: α, clipped to [low, high] (Li et al. 2017, section 3).
+
+    alpha: [steps, k], or [1, k] for all steps; in units of latent² per unit of loss. Nothing but the clip keeps it positive.
+    low, high: least and largest α.
+    """
+
+    alpha: Any
+    low: float = -math.inf
+    high: float = math.inf
 
 
 LOW, HIGH = 1e-3, 1e2
@@ -33,8 +46,10 @@ def init_step_sizes(num_steps: int, latent_dim: int, reference: jax.Array | floa
     return StepSizes(jnp.full((num_steps, latent_dim), jnp.log(scale)), jnp.asarray(reference, jnp.float32))
 
 
-def step_size(sizes: StepSizes) -> Float[Array, "steps k"]:
-    """α [steps, k] > 0, in units of latent² per unit of loss."""
+def step_size(sizes: StepSizes | LinearStepSizes) -> Float[Array, "steps k"]:
+    """α [steps, k] in units of latent² per unit of loss; positive where it is learned as a logarithm."""
+    if isinstance(sizes, LinearStepSizes):
+        return jnp.clip(sizes.alpha, sizes.low, sizes.high)
     return jax.lax.stop_gradient(sizes.reference) * jnp.exp(jnp.clip(sizes.log_scale, jnp.log(LOW), jnp.log(HIGH)))
 
 
@@ -60,7 +75,7 @@ def meta_sgd(alpha: Float[Array, "steps k"], mask: Float[Array, " k"] | None = N
 def adapt(
     loss: Callable[[jax.Array], jax.Array],
     latent: Float[Array, " k"],
-    sizes: StepSizes,
+    sizes: StepSizes | LinearStepSizes,
     num_steps: int,
     *,
     first_order: bool = False,

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from vcinr.adaptation.inner_loop import (
     HIGH,
     LOW,
+    LinearStepSizes,
     StepSizes,
     adapt,
     init_step_sizes,
@@ -34,6 +35,9 @@ from vcinr.stage import ExampleSource, Params, Stage, TrainingConfig
 Trained = Mapping[str, Any]
 """What meta-learning makes: θ ("shared"), φ₀ ("latent_init") and the step sizes of the inner loop ("step_sizes")."""
 
+REACH = {"linear": (-math.inf, math.inf), "shared": (0.0, 1.0)}
+"""``adaptation.step_sizes`` of those that are learned as they are → least and largest step size."""
+
 
 @dataclasses.dataclass(frozen=True)
 class AdaptationConfig:
@@ -41,11 +45,13 @@ class AdaptationConfig:
 
     num_steps: inner steps in training, at least 1.
     encode_steps: inner steps in encoding; 0: as in training. Steps beyond ``num_steps`` use the last step's sizes.
-    step_sizes: "learned", one per step and latent dimension (Meta-SGD), or "fixed" at their initial values.
+    step_sizes: how Meta-SGD learns them. "learned": as logarithms, one per step and latent dimension; "linear": as they are, one
+        per step and latent dimension (Strümpler et al. 2022); "shared": as they are within (0, 1), one per latent dimension for
+        all steps (Functa); "fixed": at their initial values.
     initial_step: initial step sizes in multiples of 1/λ_max of the inner loss, 1e-3 to 1e2.
     inner_lr: initial step sizes in latent² per unit of loss, instead of ``initial_step``; 0: use ``initial_step``.
     learn_start: whether φ₀ is trained; False keeps it at 0.
-    step_rate: learning rate of the log step sizes, in multiples of the learning rate of θ; positive.
+    step_rate: learning rate of what is learned of step sizes, in multiples of the learning rate of θ; positive.
     chunk: coordinates evaluated at once; 0: all.
     subset: random coordinates per training step; 0: all. See `draw`.
     first_order: drop second derivatives (an ablation).
@@ -73,8 +79,8 @@ class AdaptationConfig:
             raise ValueError(f"adaptation.inner_lr must be 0 or a positive number, not {self.inner_lr}")
         if not 0.0 < self.step_rate < math.inf:
             raise ValueError(f"adaptation.step_rate must be positive, not {self.step_rate}")
-        if self.step_sizes not in ("learned", "fixed"):
-            raise ValueError(f"unknown step_sizes {self.step_sizes!r}; valid are fixed, learned")
+        if self.step_sizes not in ("learned", "fixed", *REACH):
+            raise ValueError(f"unknown step_sizes {self.step_sizes!r}; valid are fixed, learned, {', '.join(REACH)}")
 
 
 @runtime_checkable
@@ -148,16 +154,22 @@ def adapt_latent(
     """
     a = config.adaptation
     inside = 1.0 if weight is None else jnp.mean(weight)
-    sizes = StepSizes(**trained["step_sizes"])
     latent, _ = adapt(
         lambda phi: inside * loss(config, trained["shared"], phi, values, weight, coords),
         trained["latent_init"],
-        sizes,
+        step_sizes_of(a, trained),
         num_steps or a.num_steps,
         first_order=a.first_order,
         mask=mask,
     )
     return latent
+
+
+def step_sizes_of(adaptation: AdaptationConfig, trained: Trained) -> StepSizes | LinearStepSizes:
+    """The step sizes of the inner loop from what meta-learning makes."""
+    if adaptation.step_sizes in REACH:
+        return LinearStepSizes(trained["step_sizes"]["alpha"], *REACH[adaptation.step_sizes])
+    return StepSizes(**trained["step_sizes"])
 
 
 def subset(config: MetaConfig, values: Float[Array, "n c"], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -194,16 +206,19 @@ def meta_loss(
 
 
 def init(config: MetaConfig, key: jax.Array) -> Params:
-    """Initial θ, φ₀ = 0 and step sizes at ``initial_step``; their reference, 1/λ_max, is measured when training starts."""
-    c, size = config, config.field.latent_size()
+    """Initial θ, φ₀ = 0 and step sizes at ``initial_step``; 1/λ_max, their reference, is measured when training starts."""
+    c, a, size = config, config.adaptation, config.field.latent_size()
     shared = make_field(c.field).init(key, jnp.zeros((1, c.field.coord_dim)), jnp.zeros(size))["params"]
-    scale = 1.0 if c.adaptation.inner_lr else c.adaptation.initial_step
-    sizes = init_step_sizes(c.adaptation.num_steps, size, c.adaptation.inner_lr or 1.0, scale)
-    return {"shared": shared, "latent_init": jnp.zeros(size), "step_sizes": sizes._asdict()}
+    if a.step_sizes in REACH:
+        rows = 1 if a.step_sizes == "shared" else a.num_steps
+        sizes = {"alpha": jnp.full((rows, size), a.inner_lr or a.initial_step)}
+    else:
+        sizes = init_step_sizes(a.num_steps, size, a.inner_lr or 1.0, 1.0 if a.inner_lr else a.initial_step)._asdict()
+    return {"shared": shared, "latent_init": jnp.zeros(size), "step_sizes": sizes}
 
 
 def start(config: MetaConfig, key: jax.Array, params: Params, source: ExampleSource, loss: Loss = signal_loss) -> dict[str, Any]:
-    """θ, φ₀ and step sizes at the start of training; the reference of the step sizes is 1/λ_max, measured on eight patches."""
+    """θ, φ₀ and step sizes at the start of training; those relative to 1/λ_max follow from it, measured on eight patches."""
     params = jax.tree.map(jnp.asarray, {name: params[name] for name in ("shared", "latent_init", "step_sizes")})
     if config.adaptation.inner_lr:
         return params
@@ -213,19 +228,26 @@ def start(config: MetaConfig, key: jax.Array, params: Params, source: ExampleSou
         return largest_curvature(lambda phi: loss(config, params["shared"], phi, y, None, None), params["latent_init"], key)
 
     largest = jnp.max(jax.jit(lambda rows: jax.lax.map(of_patch, rows))(values))
-    return {**params, "step_sizes": {**params["step_sizes"], "reference": 1.0 / largest}}
+    sizes = params["step_sizes"]
+    relative = {"alpha": sizes["alpha"] / largest} if "alpha" in sizes else {**sizes, "reference": 1.0 / largest}
+    return {**params, "step_sizes": relative}
 
 
 def lr_multipliers(config: MetaConfig, trained: Any) -> dict[str, Any]:
-    """Learning-rate multipliers: 1 for θ and φ₀, ``adaptation.step_rate`` for log step sizes, 0 for their reference."""
+    """Learning-rate multipliers: 1 for θ and φ₀, those of `step_rates` for step sizes."""
     rates = {part: jax.tree.map(lambda _: 1.0, trained[part]) for part in ("shared", "latent_init")}
-    return {**rates, "step_sizes": {"log_scale": config.adaptation.step_rate, "reference": 0.0}}
+    return {**rates, "step_sizes": step_rates(config, trained)}
+
+
+def step_rates(config: MetaConfig, trained: Any) -> dict[str, float]:
+    """Learning-rate multipliers of step sizes: ``adaptation.step_rate``, and 0 for the reference of logarithms."""
+    return {name: 0.0 if name == "reference" else config.adaptation.step_rate for name in trained["step_sizes"]}
 
 
 def stop_fixed_gradients(config: MetaConfig, trained: Trained) -> Trained:
     """The same arrays, with gradients stopped for those that the config does not train."""
     a = config.adaptation
-    fixed = (() if a.learn_start else ("latent_init",)) + (() if a.step_sizes == "learned" else ("step_sizes",))
+    fixed = (() if a.learn_start else ("latent_init",)) + (("step_sizes",) if a.step_sizes == "fixed" else ())
     return {part: jax.lax.stop_gradient(tree) if part in fixed else tree for part, tree in trained.items()}
 
 

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from vcinr.adaptation.linear_inner_loop import adapt_linear
-from vcinr.adaptation.meta_learning import AdaptationConfig, meta_stage
+from vcinr.adaptation.meta_learning import REACH, AdaptationConfig, meta_stage
 from vcinr.adaptation.warm_start import WarmStartConfig
 from vcinr.codecs.latent_codec import LatentCodec, LatentCodecConfig
 from vcinr.codecs.linear_start import applies, linear_start_stages, relative_rates
@@ -67,9 +67,9 @@ class ContextualINR(LatentCodec):
 
     def analyse_all(self, params: Params, point: int, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """As of every latent codec, in NumPy. All patches are whole: padding weighs as much as what is inside the signal."""
-        if self.config.field.sine not in ("fast", "exact"):
-            return super().analyse_all(params, point, values, np.ones_like(weight))
         adaptation = self.config.adaptation
+        if self.config.field.sine not in ("fast", "exact") or adaptation.step_sizes in REACH:
+            return super().analyse_all(params, point, values, np.ones_like(weight))
         coords = MODALITIES[self.modality].coordinates(self.patch)
         latent = adapt_linear(self.config.field, params, values, coords, adaptation.encode_steps or adaptation.num_steps)
         return np.asarray(self.compression.analyse(self.compression.encoder_parts(params, point), latent))

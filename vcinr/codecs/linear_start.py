@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcinr.adaptation import warm_start
+from vcinr.adaptation.meta_learning import step_rates
 from vcinr.datasets.sources import ArraySource
 from vcinr.modalities import MODALITIES
 from vcinr.modalities.examples import normalise_batch
@@ -66,6 +67,6 @@ def linear_start_stages(config: Any) -> tuple[AnyStage, ...]:
 
 
 def relative_rates(config: Any, trained: Any) -> dict[str, Any]:
-    """Learning-rate multipliers after a linear start: the size of each array of θ and φ₀, ``step_rate`` for log step sizes."""
+    """Learning-rate multipliers after a linear start: the size of each array of θ and φ₀; step sizes as in `step_rates`."""
     rates = warm_start.lr_multipliers({part: trained[part] for part in ("shared", "latent_init")})
-    return {**rates, "step_sizes": {"log_scale": config.adaptation.step_rate, "reference": 0.0}}
+    return {**rates, "step_sizes": step_rates(config, trained)}

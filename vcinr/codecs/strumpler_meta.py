@@ -1,6 +1,8 @@
 """Strümpler et al. 2022, the meta-learned codec: the file holds how a signal's weights differ from meta-learned ones.
 
-Training (section 3.4): θ₀ by MAML, through three inner steps with a learned step size for every weight and step, on crops.
+Training (section 3.4): θ₀ by MAML, through three inner steps with a learned step size for every weight and step, on crops. Step
+sizes are learned as they are, as in the authors' code: from a start of 1e-5, which is next to nothing, their logarithms could not
+get to where a step changes anything.
 Encoding: those inner steps; Adam on MSE + λ Σ|Δ|, Δ = θ − θ₀; one symmetric grid per tensor; AdaRound and retraining of Δ alone;
 entropy coding. Decoding: evaluate the network of weights θ₀ + Δ at all coordinates.
 """
@@ -57,7 +59,7 @@ class StrumplerMetaConfig:
     crop: tuple[int, ...] = (32, 32)
     modality: str = "picture"
     field: FieldConfig = FieldConfig(num_layers=3, width=32, modulation="weight_update", encoding="nerf")
-    adaptation: AdaptationConfig = AdaptationConfig(num_steps=3, learn_start=False)
+    adaptation: AdaptationConfig = AdaptationConfig(num_steps=3, step_sizes="linear", inner_lr=1e-5, learn_start=False)
     meta: TrainingConfig = TrainingConfig(num_steps=2000, batch_size=16, lr=1e-3)
     num_steps: int = 1000
     optimiser: OptimiserSpec = OptimiserSpec(lr=1e-3, schedule="cosine", final_fraction=0.02)

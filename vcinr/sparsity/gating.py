@@ -15,8 +15,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from vcinr.adaptation.fit import fit
-from vcinr.adaptation.inner_loop import StepSizes, meta_sgd, step_size
-from vcinr.adaptation.meta_learning import Loss, MetaConfig, Trained, adapt_latent, layers_loss, signal_loss
+from vcinr.adaptation.inner_loop import meta_sgd, step_size
+from vcinr.adaptation.meta_learning import Loss, MetaConfig, Trained, adapt_latent, layers_loss, signal_loss, step_sizes_of
 from vcinr.fields import modulations, siren
 from vcinr.fields.field import FieldConfig, make_field
 from vcinr.sparsity import hard_concrete
@@ -136,7 +136,7 @@ def adapt_with_gates(
         error = signal_loss(config, trained["shared"], latent_of(state), values, weight, coords)
         return inside * error + jax.lax.stop_gradient(pressure) * expected_open(index, state[1])
 
-    descend = meta_sgd(step_size(StepSizes(**trained["step_sizes"])))
+    descend = meta_sgd(step_size(step_sizes_of(config.adaptation, trained)))
 
     def update(gradient, count, params=None):
         step, count = descend.update(gradient[0], count)

@@ -64,7 +64,7 @@ def cifar10() -> ConfigDict:
             "field": {"num_layers": 9, "width": 512, "latent_dim": 384, "projection_gain": 50.0 / 3**0.5},
             "adaptation": {"inner_lr": 1e-2, "encode_steps": 10},
             "meta": PAPER,
-            "compression": {"bits": (3, 4, 5, 6, 7, 8), "offsets_per_picture": 1, "num_latents": 50_000},
+            "compression": {**TABLE, "offsets_per_picture": 1},
             "encode_batch": 64,
         },
     )
@@ -79,7 +79,7 @@ def kodak() -> ConfigDict:
             "field": {"num_layers": 9, "width": 512, "latent_dim": 128, "projection_gain": 50.0 / 3**0.5},
             "adaptation": {"inner_lr": 1e-2, "encode_steps": 10},
             "meta": {**PAPER, "lr": 1e-6},
-            "compression": {"bits": (3, 4, 5, 6, 7, 8), "num_latents": 50_000},
+            "compression": TABLE,
             "encode_batch": 64,
         },
     )
@@ -98,6 +98,9 @@ PAPER = {
     "log_every": 100,
 }
 """The paper's outer loop: Adam at a constant rate."""
+
+TABLE = {"bits": (3, 4, 5, 6, 7, 8), "one_range": True, "one_table": True, "num_latents": 50_000}
+"""The paper's quantiser and histogram, one for all dimensions."""
 
 VARIANTS = {"demo": demo, "cifar10_small": cifar10_small, "cifar10": cifar10, "kodak": kodak}
 

@@ -16,7 +16,7 @@ def demo() -> ConfigDict:
         {"name": "demo", "test_tiles": 32, "test_limit": 64},
         {
             "field": {"num_layers": 4, "width": 64, "latent_dim": 64},
-            "adaptation": {"subset": 256, "initial_step": 0.2},
+            "adaptation": {"subset": 256},
             "meta": {
                 "num_steps": 1500,
                 "batch_size": 16,
@@ -54,16 +54,14 @@ def celeba() -> ConfigDict:
     """The paper's sizes on the 64×64 faces of `$VCINR_DATA`. For accelerators: days on one.
 
     15 × 512 (14 sine layers and the output), latent 256 of its 64 … 1,024; three steps of Meta-SGD; Adam at 3e-6, batch 16, 5·10⁵
-    steps. The paper's step sizes start uniform on (0.005, 0.1) and stay within (0, 1); ours start at the middle of that range and
-    stay within 10⁻³ … 10² times it.
+    steps.
     """
     return make_config(
         "functa",
         {"name": "faces"},
         {
             "patch": (64, 64),
-            "field": {"num_layers": 14, "width": 512, "latent_dim": 256, "projection_gain": 30.0 / 3**0.5},
-            "adaptation": {"inner_lr": 0.0525},
+            "field": {"num_layers": 14, "width": 512, "latent_dim": 256},
             "meta": {
                 "num_steps": 500_000,
                 "batch_size": 16,

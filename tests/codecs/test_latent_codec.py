@@ -51,10 +51,13 @@ def model(codec, tmp_path_factory):
 def test_only_what_the_config_says_is_trained(codec, model):
     start = codec.init(jax.random.fold_in(jax.random.key(0), 0))
     np.testing.assert_array_equal(model.params["latent_init"], 0)
-    moved = np.abs(model.params["step_sizes"]["log_scale"] - start["step_sizes"]["log_scale"]).max()
-    assert (moved > 0) == (codec.name == "functa")
+    sizes, first = model.params["step_sizes"], start["step_sizes"]
+    if codec.name == "functa":
+        assert np.abs(sizes["alpha"] - first["alpha"]).max() > 0
+    else:
+        np.testing.assert_array_equal(sizes["log_scale"], first["log_scale"])
+        assert sizes["reference"] != 1.0, "step sizes are relative to the curvature where training starts"
     assert np.abs(model.params["shared"]["projection"] - start["shared"]["projection"]).max() > 0
-    assert model.params["step_sizes"]["reference"] != 1.0, "step sizes are relative to the curvature where training starts"
 
 
 @pytest.mark.parametrize("shape", [(20, 26), (26, 20), (5, 3)])
@@ -107,6 +110,20 @@ def test_more_steps_in_encoding_repeat_the_last_step_sizes():
     for step in (2.0, 1.0, 1.0, 1.0):
         latent = latent - step * jax.grad(lambda phi: signal_loss(config, trained["shared"], phi, values))(latent)
     np.testing.assert_allclose(Functa(config).adapt(trained, values), latent, rtol=1e-4, atol=1e-6)
+
+
+def test_functas_steps_share_one_size_per_dimension_between_0_and_1():
+    """φ ← φ − clip(α, 0, 1) ⊙ ∇L, three times."""
+    config = FunctaConfig(**TINY)
+    trained = parts_of(config)
+    assert trained["step_sizes"]["alpha"].shape == (1, 4)
+    trained["step_sizes"] = {"alpha": jnp.asarray([[0.3, -0.2, 5.0, 1.0]])}
+    values = jnp.asarray(np.random.default_rng(2).random((36, 3)), jnp.float32)
+    latent = trained["latent_init"]
+    for _ in range(3):
+        gradient = jax.grad(lambda phi: signal_loss(config, trained["shared"], phi, values))(latent)
+        latent = latent - jnp.asarray([0.3, 0.0, 1.0, 1.0]) * gradient
+    np.testing.assert_allclose(Functa(config).adapt(trained, values), latent, rtol=1e-4, atol=1e-7)
 
 
 def test_a_mask_holds_entries_where_they_are():

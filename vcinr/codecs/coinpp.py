@@ -4,6 +4,10 @@ Stage ``meta``, meta-training: for every patch of a batch φ ← 0, then ``num_s
 then θ ← θ − Adam(∇θ mean L(θ, φ)), differentiated through the inner steps. Stage ``quantise``: ranges mean ± kσ of the training
 latents, and histograms of their symbols. Encoding: the inner loop, optionally with more steps (``adaptation.encode_steps``),
 then rounding and coding.
+
+Otherwise than in the authors' code, coordinates are in (−1, 1) instead of [0, 1], where an ω₀ means twice the frequencies in the
+first layer; and each latent dimension has a mean, a σ and a histogram of its own, which costs fewer bits, where theirs share one.
+``compression.one_range`` and ``compression.one_table`` make σ and histogram common; the means stay apart.
 """
 
 from __future__ import annotations

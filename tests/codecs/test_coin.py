@@ -43,7 +43,7 @@ from vcinr.weights import evaluation
 from vcinr.weights.signal_batches import batches_of_equal_shape
 
 SHAPES = [(24, 36), (36, 24), (24, 36), (1, 50)]
-CONFIG = CoinConfig(architectures=((2, 10), (2, 6)), num_steps=200, optimiser=OptimiserSpec(1e-2, "cosine"), search_steps=40)
+CONFIG = CoinConfig(architectures=((2, 10), (2, 6)), num_steps=200, optimiser=OptimiserSpec(1e-2, "cosine"), trial_steps=40)
 
 
 @pytest.fixture(scope="module")
@@ -171,11 +171,11 @@ def test_an_interrupted_encoding_goes_on_to_the_same_file(model, pictures, files
     assert len(list(tmp_path.iterdir())) == 5
 
 
-# The search.
+# Trial fits.
 
 
-def test_the_search_keeps_the_budget_and_takes_the_best(pictures, tmp_path, monkeypatch):
-    codec = Coin(CoinConfig(depths=(1, 2), widths=(4, 8, 12), num_steps=40, search_steps=40, optimiser=OptimiserSpec(1e-2)))
+def test_trial_fits_keep_the_budget_and_the_best_is_taken(pictures, tmp_path, monkeypatch):
+    codec = Coin(CoinConfig(depths=(1, 2), widths=(4, 8, 12), num_steps=40, trial_steps=40, optimiser=OptimiserSpec(1e-2)))
     model = make_model(codec, codec.init(), {})
     picture = pictures[0]
     sizes = [len(model.write_codes(i, [code_of(codec, i)], [grid_of(codec, SHAPES[0])])) for i in range(6)]
@@ -184,9 +184,9 @@ def test_the_search_keeps_the_budget_and_takes_the_best(pictures, tmp_path, monk
     point = model.choose_point(picture, bpp=bpp, workdir=tmp_path, progress=lambda *call: heard.append(call))
     # The widest that fit, of one layer and of two; the smallest of all have too few weights to be looked at.
     candidates = [codec.config.points.index(architecture) for architecture in ((1, 12), (2, 8))]
-    assert heard[-1] == ("searching", 80, 80)
+    assert heard[-1] == ("trial fits", 80, 80)
     # What has been tried is read, not fitted again.
-    assert sorted(path.name.rpartition("_")[0] for path in tmp_path.iterdir()) == ["search_1x12_24x36", "search_2x8_24x36"]
+    assert sorted(path.name.rpartition("_")[0] for path in tmp_path.iterdir()) == ["trial_1x12_24x36", "trial_2x8_24x36"]
     with monkeypatch.context() as patch:
         patch.setattr("vcinr.adaptation.long_fit._compiled", None)
         assert model.choose_point(picture, bpp=bpp, workdir=tmp_path) == point
@@ -195,7 +195,7 @@ def test_the_search_keeps_the_budget_and_takes_the_best(pictures, tmp_path, monk
     assert point == max(candidates, key=lambda i: psnr(picture, model.decode(files[i])))
     with pytest.raises(ValueError, match=r"no operating point fits 0\.1 bpp; the cheapest takes 0\.7\d+"):
         model.choose_point(picture, bpp=0.1)
-    # Where one architecture alone is large enough, there is nothing to search.
+    # Where one architecture alone is large enough, there is nothing to try.
     assert codec.config.points[model.choose_point(picture, bpp=100.0)] == (2, 12)
 
 
@@ -367,7 +367,7 @@ def test_weights_are_float16_patterns():
         ({"architectures": ((0, 3),)}, "depth of a COIN"),
         ({"omega_0": 0}, "omega_0 of a COIN"),
         ({"widths": ()}, "at least one architecture"),
-        ({"num_steps": 0}, "num_steps and search_steps must be at least 1"),
+        ({"num_steps": 0}, "num_steps and trial_steps must be at least 1"),
     ],
 )
 def test_a_wrong_config_is_told(values, message):

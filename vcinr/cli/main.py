@@ -97,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     choice = command.add_mutually_exclusive_group()
     choice.add_argument("--point", type=int, help="operating point (see vcinr models); the middle one where nothing is given")
-    choice.add_argument("--bpp", type=_positive(float), help="the best point within this many bits of file per pixel or sample")
+    choice.add_argument(
+        "--bpp", type=_positive(float), help="the best point within this many bits of file per pixel or sample (coin: trial fits)"
+    )
     choice.add_argument("--psnr", type=_positive(float), help="the cheapest point that reaches this many decibels")
     command.add_argument("--effort", type=int, default=0, help="how long to look for a better code; 0 is the quickest")
     command.add_argument("--workdir", metavar="DIR", help="where codecs that fit for long keep what they have, to go on from")

@@ -4,6 +4,9 @@ Dupont et al. 2021, "COIN: COmpression with Implicit Neural representations".
 
 Encoding: w ← SIREN's random start; Adam on the mean squared error; the weights of the lowest loss, as float16, are the file.
 Decoding: evaluate the SIREN at all coordinates. Nothing is trained beforehand, and a file needs no model.
+
+The paper chooses a rate's architecture and learning rate by Bayesian optimisation on one picture and uses them for all. Here
+trial fits of a few architectures of about equal size, all at one learning rate, decide for each signal (`Coin.choose_point`).
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class CoinConfig:
     seed: of the random start, which is the same for all signals.
     num_steps: steps of Adam, at least 1; each level of effort doubles them. The paper takes 50,000.
     optimiser: step size and schedule. The paper's are 2e-4, constant.
-    search_steps: steps of each short fit by which `choose_point` chooses among architectures of about equal size.
+    trial_steps: steps of each trial fit by which `choose_point` chooses among architectures of about equal size.
     chunk: coordinates per evaluation of a signal's loss, which bounds memory; 0: all at once.
     batch_samples: most samples fitted together, of signals of equal shape; a larger signal is fitted alone.
     """
@@ -72,15 +75,15 @@ class CoinConfig:
     seed: int = 0
     num_steps: int = 2000
     optimiser: OptimiserSpec = OptimiserSpec(lr=4e-3, schedule="cosine")
-    search_steps: int = 300
+    trial_steps: int = 300
     chunk: int = 2**15
     batch_samples: int = 2**16
 
     def __post_init__(self):
         if self.modality not in MODALITIES:
             raise ValueError(f"unknown modality {self.modality!r}: valid are {', '.join(MODALITIES)}")
-        if min(self.num_steps, self.search_steps) < 1:
-            raise ValueError(f"num_steps and search_steps must be at least 1, not {self.num_steps} and {self.search_steps}")
+        if min(self.num_steps, self.trial_steps) < 1:
+            raise ValueError(f"num_steps and trial_steps must be at least 1, not {self.num_steps} and {self.trial_steps}")
         if not self.points:
             raise ValueError("a COIN needs at least one architecture, or depths and widths")
 
@@ -192,10 +195,10 @@ class Coin(SelfContainedCodec):
         return encode_in_batches(encode_batch, signals, c.batch_samples, request.progress)
 
     def choose_point(self, params: Params, signal: Signal, bpp: float, request: EncodeRequest) -> int:
-        """The architecture for one signal whose file is within ``bpp`` bits per sample: the paper's search.
+        """The architecture for one signal whose file is within ``bpp`` bits per sample, by trial fits.
 
         Candidates are the widest architecture of each depth that fits, unless its file is under half of the largest that fits. A
-        short fit of each on the signal itself decides. ValueError where none fits.
+        short fit of each on the signal itself decides; the paper's search is another, see the module. ValueError where none fits.
         """
         del params
         shape = signal.grid.shape
@@ -212,9 +215,9 @@ class Coin(SelfContainedCodec):
         (batch,) = batches_of_equal_shape([signal], self.config.batch_samples)
         losses = []
         for i, point in enumerate(candidates):
-            report = batch_progress(request.progress, i, len(candidates), "searching")
-            name = f"search_{self.point_name(point)}_{batch.name}"
-            _, loss = self._fit(self._field(point), batch, self.config.search_steps, request, name, report)
+            report = batch_progress(request.progress, i, len(candidates), "trial fits")
+            name = f"trial_{self.point_name(point)}_{batch.name}"
+            _, loss = self._fit(self._field(point), batch, self.config.trial_steps, request, name, report)
             losses.append(float(loss[0]))
         return candidates[int(np.argmin(losses))]
 

@@ -37,8 +37,8 @@ def unstructured_demo() -> ConfigDict:
 def unstructured_celeba() -> ConfigDict:
     """The paper's sizes on the 64×64 faces of `$VCINR_DATA` (the paper: 178×178). For accelerators.
 
-    4 × 256 (and the output), two steps of Meta-SGD, batch 3. The paper's main text states neither the number of training steps
-    nor the initial gates.
+    4 × 256 (and the output), two steps of Meta-SGD, batch 3, ω₀ = 200 as MetaSparseINR, whose setup the paper follows (section
+    5.1). The paper's main text states neither the number of training steps nor the initial gates.
     """
     training = {"batch_size": 3, "lr": 1e-5, "warmup_steps": 1000, "eval_every": 5000, "checkpoint_every": 5000, "log_every": 100}
     return make_config(
@@ -46,7 +46,7 @@ def unstructured_celeba() -> ConfigDict:
         {"name": "faces"},
         {
             "patch": (64, 64),
-            "field": {"modulation": "weight_update", "num_layers": 4, "width": 256},
+            "field": {"modulation": "weight_update", "num_layers": 4, "width": 256, "omega_0": 200.0},
             "adaptation": {"num_steps": 2, "step_rate": 100.0},
             "gates": {"target": 0.02, "gate_lr": 1e-3, "lambda_lr": 1e-3},
             "sparsify": {**training, "num_steps": 200_000, "collapse_db": 0.0},

@@ -87,12 +87,13 @@ def gated_steps(steps: int, lr: float) -> dict[str, TrainingConfig]:
 def meta_sparse_inr(entries: int, steps: int, step_sizes: str) -> LatentCodec:
     """Two fifths of the steps before any pruning, the others in rounds of pruning and retraining."""
     round_steps = 3 * steps // 5 // ROUNDS
+    biases = sum(fan_out for _, fan_out in WEIGHTS.sizes())
     return MetaSparseINR(
         MetaSparseINRConfig(
             patch=PATCH,
             field=WEIGHTS,
             adaptation=inner_of_weights(step_sizes),
-            target=entries / WEIGHTS.latent_size(),
+            target=(entries - biases) / (WEIGHTS.latent_size() - biases),
             rounds=ROUNDS,
             meta=steps_of(steps - ROUNDS * round_steps, WEIGHT_LR, 0.3),
             retrain=steps_of(round_steps, WEIGHT_LR, 0.1),

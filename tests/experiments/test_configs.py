@@ -13,14 +13,16 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base, klt, strumpler, vc_inr
+from configs import base, coinpp, klt, strumpler, vc_inr
 from tests.conftest import smooth_picture
 from vcinr.codec import grid_of
-from vcinr.codecs import CODECS
+from vcinr.codecs import CODECS, coin
 from vcinr.datasets.sources import ArraySource, PatchSource
+from vcinr.fields import siren
 from vcinr.stage import ClosedForm, Workplace
 from vcinr.training.optimisers import make_optimiser, make_schedule
 from vcinr.training.run import train
+from vcinr.weights.fit import FitConfig, fit_loss
 
 NAMES = sorted(path.stem for path in Path(base.__file__).parent.glob("*.py") if path.stem not in ("__init__", "base"))
 FILES = {name: importlib.import_module(f"configs.{name}") for name in NAMES}
@@ -211,13 +213,36 @@ def test_every_stage_of_every_peers_field_has_a_gradient(file, name):
     assert len(seen) == {"coin": 0, "strumpler_basic": 0, **dict.fromkeys(two, 2)}.get(built.name, 1)
 
 
-def test_the_paper_sized_config_is_of_the_papers_size():
-    config = vc_inr.get_config("cifar10")
-    params = jax.eval_shape(base.codec_of(config).init, jax.eval_shape(lambda: jax.random.key(0)))
-    kernels = [params["shared"][f"kernel_{i}"].shape for i in range(11)]
-    assert kernels == [(2, 512), *[(512, 512)] * 9, (512, 3)]
-    assert params["latent_init"].shape == (512,)
-    assert (config.meta.num_steps, config.meta.batch_size, config.meta.lr) == (500_000, 64, 3e-6)
+@pytest.mark.parametrize("field", [(vc_inr, "cifar10"), (vc_inr, "kodak_paper"), (coinpp, "cifar10"), (coinpp, "kodak")])
+def test_ten_layers_of_the_papers_count_the_output(field):
+    """The weights of `Siren(num_layers=10, dim_hidden=512)` in COIN++'s code, whose last layer is the output."""
+    file, name = field
+    params = jax.eval_shape(base.codec_of(file.get_config(name)).init, jax.eval_shape(lambda: jax.random.key(0)))
+    kernels = [params["shared"][key].shape for key in params["shared"] if key.startswith("kernel_")]
+    assert sorted(kernels) == sorted([(2, 512), *[(512, 512)] * 8, (512, 3)])
+
+
+WHOLE = [row for row in VARIANTS if FILES[row[0]].get_config(row[1]).codec in ("coin", "strumpler_basic")]
+
+
+@pytest.mark.parametrize(("file", "name"), WHOLE)
+def test_every_network_of_a_picture_of_kodaks_size_has_a_gradient(file, name):
+    """Of the loss that a fit takes its thousands of steps on, in shapes alone."""
+    built = base.codec_of(FILES[file].get_config(name))
+    c, samples = built.config, 512 * 768
+    values = array(samples, 3)
+    for point in range(len(built.networks)):
+        if built.name == "coin":
+            field = built.network(dict(zip(coin.META_TYPES, (*c.points[point], c.omega_0), strict=True)))
+            weights, inputs = [(array(*size), array(size[1])) for size in field.sizes()], array(samples, 2)
+            loss = lambda w, x, y, of=(field, c.chunk): coin.reconstruction_loss(of, x, w, (y, None), 0)
+        else:
+            fit = FitConfig(built.network(c.meta(point)), c.l1, c.chunk)
+            sizes = fit.field.sizes()
+            weights, inputs = array(siren.num_weights(sizes)), array(samples, sizes[0][0])
+            loss = lambda w, x, y, of=fit: fit_loss(of, {"base": w, "inputs": x}, w, {"values": y, "weight": None}, 0)
+        value, gradient = jax.eval_shape(jax.value_and_grad(loss), weights, inputs, values)
+        assert value.shape == () and shapes(gradient) == shapes(weights)
 
 
 class Rows(ArraySource):

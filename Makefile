@@ -19,12 +19,13 @@ COMMA := ,
 EXTRAS := $(if $(filter cpu,$(JAX)),test,test$(COMMA)$(JAX))
 PYTEST := .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help setup demo test test-slow lint bench results docs
+.PHONY: help setup demo test test-slow mutants lint bench results docs
 
 help:
 	@echo "make demo       train a small VC-INR, write files, read them back, draw rate against quality (minutes)"
 	@echo "make test       lint and the quick tests"
 	@echo "make test-slow  the slow tests"
+	@echo "make mutants    break the mathematics in small ways, one at a time, and see that a test fails each time (half an hour)"
 	@echo "make lint       ruff and the map of who may import whom"
 	@echo "make bench      speed, memory and rate overhead, as ratios"
 	@echo "make results    docs/results.md and the README's table from the measured points"
@@ -60,6 +61,9 @@ test: lint
 
 test-slow: setup
 	$(PYTEST) -m slow
+
+mutants: setup
+	.venv/bin/python -m tests.mutants
 
 bench: setup
 	.venv/bin/python -m benchmarks

@@ -128,6 +128,13 @@ def test_the_gradient_with_the_weights_held_fixed_is_the_whole_gradient():
         np.testing.assert_allclose(exact, (loss(plus) - loss(minus)) / 2e-6, rtol=1e-3)
 
 
+def test_a_constant_needs_no_feature_but_the_bias():
+    trunk = {"kernel_0": jnp.zeros((2, 24)), "bias_0": jnp.zeros(24), "kernel_1": jnp.zeros((24, 70)), "bias_1": jnp.zeros(70)}
+    assert warm_start.projection_loss(FIELD, trunk, COORDS, jnp.full((64, 2), 0.7))[0] < 1e-3
+    # Of a function without a mean it explains nothing.
+    assert warm_start.projection_loss(FIELD, trunk, COORDS, COORDS)[0] > 0.999
+
+
 def test_sketches_are_unbiased():
     _, found, _ = solved_start()
     source = warm_start.SketchSource(found, 16)

@@ -32,6 +32,13 @@ def test_a_fresh_prior_says_what_it_was_given_and_nothing_of_context():
     np.testing.assert_allclose(found, np.broadcast_to(log_scale, (3, 4, K)))
 
 
+def test_a_whole_mean_has_the_gradient_of_the_mean():
+    a, b = jnp.asarray([7.0, -7.0, 0.5]), np.asarray([2, 2, 8])
+    np.testing.assert_array_equal(context_prior.FLOATS.floor_divide(a, b), [3, -4, 0])
+    gradient = jax.grad(lambda a: jnp.sum(context_prior.FLOATS.floor_divide(a, b)))(a)
+    np.testing.assert_array_equal(gradient, 1 / b)
+
+
 def logistic_bits(location, scale, symbols):
     """In float64, from the log of the mass, of which no part cancels."""
     out = np.abs(symbols - location)

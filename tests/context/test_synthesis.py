@@ -66,6 +66,21 @@ def test_it_sees_the_leading_dimensions_of_the_patches_around_and_nothing_else()
         np.testing.assert_array_equal(moved, expected)
 
 
+def test_it_is_its_formula():
+    """ẑ = q + q_N A + MLP(q_N) + offset, in float64; A and the MLP see clipped symbols."""
+    own = {name: np.asarray(array, np.float64) for name, array in neighbour_synthesis.of_point(parameters(2)[1], 2).items()}
+    row = neighbour_synthesis.rows(symbols_of((3, 3)), NEAR)[1, 1].astype(np.float64)
+    clipped = np.clip(row, -neighbour_synthesis.MAX_SYNTHESIS_SYMBOL, neighbour_synthesis.MAX_SYNTHESIS_SYMBOL)
+    assert (clipped != row).any()
+    hidden = np.concatenate([clipped / 4, np.clip(row, -1, 1), np.log1p(np.abs(row))])
+    for i in range(2):
+        hidden = hidden @ own[f"kernel_{i}"] + own[f"bias_{i}"]
+        hidden = 0.5 * hidden * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)))
+    expected = row[:K] + clipped @ own["linear"] + hidden @ own["out"] + own["offset"]
+    found = neighbour_synthesis.apply(neighbour_synthesis.of_point(parameters(2)[1], 2), row)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_points_share_all_but_their_biases_and_far_symbols_stay_finite():
     trained = parameters(2)[1]
     one, other = (neighbour_synthesis.of_point(trained, point) for point in (0, 2))

@@ -82,6 +82,24 @@ def test_shifts_and_a_linear_map_of_the_latent_agree():
         np.testing.assert_allclose(bias, base[i][1] + flat[8 * i : 8 * i + 8], rtol=1e-5)
 
 
+@pytest.mark.parametrize("gain", [0.5, 4.0])
+def test_latents_of_unit_variance_shift_phases_by_the_projection_gain(gain):
+    config = FieldConfig(modulation="latent_shifts", num_layers=3, width=64, latent_dim=32, omega_0=20.0, projection_gain=gain)
+    field, variables = started(config)
+    base = layers_of(field, variables, jnp.zeros(32))
+    latents = jax.random.normal(jax.random.key(3), (50, 32))
+    shifted = jax.vmap(lambda phi: layers_of(field, variables, phi))(latents)
+    phases = [20.0 * (after - bias) for (_, after), (_, bias) in zip(shifted[:-1], base[:-1], strict=True)]
+    np.testing.assert_allclose(jnp.std(jnp.concatenate(phases, axis=1)), gain, rtol=0.1)
+
+
+def test_a_field_whose_output_kernel_is_zero_is_its_output_bias():
+    field, variables = started(FieldConfig(num_layers=2, width=6, latent_dim=3, output_bias=0.3))
+    params = {**variables["params"], "kernel_2": jnp.zeros((6, 3))}
+    values = field.apply({"params": params}, jnp.asarray(pixel_grid((3, 4))), jnp.ones(3))
+    np.testing.assert_allclose(values, np.full((12, 3), 0.3), rtol=1e-6)
+
+
 @pytest.mark.parametrize("modulation", FIELDS)
 def test_layers_then_evaluate_is_the_field(modulation):
     config = FieldConfig(modulation=modulation, num_layers=3, width=16, latent_dim=4, hyper_width=8)

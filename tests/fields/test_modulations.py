@@ -45,6 +45,16 @@ def test_open_gates_change_nothing_and_a_closed_unit_is_as_if_it_were_not_there(
     np.testing.assert_allclose(closed, siren.apply(without, COORDS, 20.0), atol=1e-5)
 
 
+def test_a_linear_head_adds_to_the_shared_one_in_proportion_to_the_latent():
+    layers, rng = layers_of(5), np.random.default_rng(0)
+    kernels, biases, latent = (rng.normal(size=shape).astype(np.float32) for shape in ((4, 5, 3), (4, 3), (4,)))
+    headed = modulations.linear_head(layers, jnp.asarray(kernels), jnp.asarray(biases), jnp.asarray(latent))
+    hidden = np.asarray(siren.apply([*layers[:-1], (jnp.eye(5), jnp.zeros(5))], COORDS, 20.0))
+    components = [hidden @ kernel + bias for kernel, bias in zip(kernels, biases, strict=True)]
+    expected = np.asarray(siren.apply(layers, COORDS, 20.0)) + np.tensordot(latent, components, 1)
+    np.testing.assert_allclose(siren.apply(headed, COORDS, 20.0), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("length", [10, 12])
 def test_vectors_over_other_units_are_refused(length):
     for function in (modulations.gate_units, modulations.split_units):

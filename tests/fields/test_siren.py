@@ -72,6 +72,16 @@ def test_relu_keeps_the_second_moment_and_sine_the_normal_pre_activations():
         assert 0.8 < float(jnp.std(z)) < 1.2
 
 
+@pytest.mark.parametrize("apply", [siren.apply_rows, siren.apply_columns])
+def test_every_layer_but_the_last_is_a_sine_of_its_scaled_sum(apply):
+    layers = siren.init_layers(jax.random.key(5), SIZES, 7.0, 0.5)
+    hidden = np.random.default_rng(0).uniform(-1, 1, (9, 2))
+    found = apply(layers, jnp.asarray(hidden, jnp.float32), 7.0, jnp.sin)
+    for kernel, bias in layers[:-1]:
+        hidden = np.sin(7.0 * (hidden @ np.asarray(kernel) + np.asarray(bias)))
+    np.testing.assert_allclose(found, hidden @ np.asarray(layers[-1][0]) + np.asarray(layers[-1][1]), atol=1e-5)
+
+
 @pytest.mark.parametrize("width", [5, siren.NARROW, siren.NARROW + 1])
 def test_narrow_fields_are_the_same_coordinates_last(width):
     layers = siren.init_layers(jax.random.key(width), siren.layer_sizes(2, 3, 3, width), 30.0, 0.5)

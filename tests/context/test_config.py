@@ -7,7 +7,6 @@ import pytest
 from tests.context.test_compression import CONFIG
 from vcinr.codecs import make_codec
 from vcinr.codecs.contextual_inr import ContextualINR
-from vcinr.context.config import ContextualConfig
 
 
 @pytest.mark.parametrize(
@@ -40,8 +39,3 @@ def test_a_crop_is_one_patch_where_none_is_named():
     alone = dataclasses.replace(CONFIG, compression=dataclasses.replace(CONFIG.compression, crop=()))
     assert ContextualINR(CONFIG).training_patch == (16, 16)
     assert ContextualINR(alone).training_patch == (4, 4)
-
-
-def test_the_order_is_that_of_the_config():
-    order = ContextualConfig(groups=(1, 4), neighbour_dims=2, octaves=1).order
-    assert (order.ends, order.neighbour_dims, order.octaves) == ((1, 4), 2, 1)

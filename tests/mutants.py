@@ -59,9 +59,13 @@ def read(path: Path = LIST) -> list[Mutant]:
 
 
 def environment(tree: Path, cache: Path) -> dict[str, str]:
-    """Tests import the copy; programs that many mutants have in common are compiled once."""
-    jax = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return {**os.environ, **jax, "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1", "PYTHONPATH": str(tree)}
+    """Tests import the copy; programs that many mutants have in common are compiled once, in ``cache`` or the user's own."""
+    jax = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return {**jax, **os.environ, "PYTHONPATH": str(tree)}
 
 
 def outcome(tree: Path, cache: Path, tests: Iterable[str]) -> tuple[str, str]:

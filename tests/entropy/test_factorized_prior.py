@@ -45,6 +45,23 @@ def test_masses_sum_to_one_and_cumulatives_rise():
     assert np.all(np.diff(cdf(np.broadcast_to(grid[:, None], (len(grid), 5)).astype(np.float64)), axis=0) >= 0)
 
 
+def test_cumulatives_rise_whatever_the_parameters():
+    rng, shapes = np.random.default_rng(0), factorized_prior.init(jax.random.key(0), SCALES, 5)
+    for size in (1.0, 3.0, 10.0):
+        params = {name: rng.normal(0, size, value.shape) for name, value in shapes.items()}
+        logits = factorized_prior.cumulative_logits(params, np.tile(np.linspace(-9.0, 9.0, 400), (5, 1)), np)
+        assert (np.diff(logits) >= 0).all()
+
+
+def test_units_start_apart_and_learn_apart():
+    """At the start the cumulative is linear, and the factors alone tell units apart; those of equal gradients stay one unit."""
+    params = factorized_prior.init(jax.random.key(0), 1.0, 1)
+    gradient = jax.grad(lambda p: factorized_prior.bin_bits(p, jnp.asarray([1.7]))[0])(params)
+    for name in ("factor_0", "factor_1", "factor_2"):
+        units = np.sort(np.asarray(gradient[name]).ravel())
+        assert np.diff(units).min() > 1e-3 * np.abs(units).max(), name
+
+
 def test_the_host_cumulative_is_the_device_one_in_float64():
     params = perturbed(3)
     z = np.random.default_rng(0).normal(size=(17, 5)) * 10

@@ -26,7 +26,7 @@ def demo() -> ConfigDict:
         {
             "field": {"modulation": "weight_update", "num_layers": 3, "width": 32},
             "adaptation": {"num_steps": 2, "step_sizes": "fixed", "learn_start": False, "initial_step": 0.3},
-            "target": 0.55**3,
+            "target": 0.164,
             "rounds": 3,
             "meta": {**training, "num_steps": 300, "final_lr_fraction": 0.3},
             "retrain": {**training, "num_steps": 200, "final_lr_fraction": 0.1},

@@ -202,6 +202,23 @@ GATES = {
 """The published form at a size for two CPU cores: a plain start, gates on all sine layers, no linear head."""
 
 
+def demo_gates() -> ConfigDict:
+    """The published form of VC-INR on the tiles of `demo`, for `python -m experiments.peers`."""
+    return make_config(
+        "vc_inr",
+        {"name": "demo", "test_tiles": 32, "test_limit": 64},
+        {
+            **GATES,
+            "compression": {
+                "lambdas": (0.0004, 0.0012, 0.004, 0.012),
+                "width": 128,
+                "num_latents": 2000,
+                "training": {"num_steps": 250, "batch_size": 32, "lr": 3e-4, "average_decay": 0.99},
+            },
+        },
+    )
+
+
 def cifar10_gates() -> ConfigDict:
     """The published form of VC-INR on 5,000 CIFAR-10 pictures: one latent of 64 numbers per picture.
 
@@ -265,11 +282,12 @@ def kodak_gates() -> ConfigDict:
 VARIANTS = {
     "demo": demo,
     "cifar10": cifar10,
-    "kodak_paper": kodak_paper,
     "cifar10_small": cifar10_small,
     "cifar10_gates": cifar10_gates,
     "kodak": kodak,
     "kodak_gates": kodak_gates,
+    "kodak_paper": kodak_paper,
+    "demo_gates": demo_gates,
 }
 
 

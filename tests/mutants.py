@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_suffix(".toml")
 COPIED = ("vcinr", "tests", "configs", "experiments", "benchmarks", "pyproject.toml")
 KILLED, SURVIVED, BROKEN = "killed", "SURVIVED", "BROKEN"
-TIMEOUT_SECONDS = 900
+TIMEOUT_SECONDS = 3600
 
 
 @dataclasses.dataclass(frozen=True)

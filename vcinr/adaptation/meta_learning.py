@@ -27,6 +27,7 @@ from vcinr.adaptation.inner_loop import (
     largest_curvature,
 )
 from vcinr.adaptation.objective import chunked_mean_squared_error
+from vcinr.adaptation.projection import project
 from vcinr.fields.field import FieldConfig, evaluate, make_field
 from vcinr.modalities import MODALITIES
 from vcinr.modalities.examples import NormalisedSource
@@ -55,6 +56,7 @@ class AdaptationConfig:
     chunk: coordinates evaluated at once; 0: all.
     subset: random coordinates per training step; 0: all. See `draw`.
     first_order: drop second derivatives (an ablation).
+    projection_steps: damped Gauss–Newton steps after the inner loop, in encoding only; see `nearest_latent`.
     """
 
     num_steps: int = 3
@@ -67,12 +69,14 @@ class AdaptationConfig:
     chunk: int = 0
     subset: int = 0
     first_order: bool = False
+    projection_steps: int = 0
 
     def __post_init__(self):
         if self.num_steps < 1 or self.chunk < 0:
             raise ValueError(f"adaptation needs num_steps >= 1 and chunk >= 0, not {self.num_steps} and {self.chunk}")
-        if self.encode_steps < 0 or self.subset < 0:
-            raise ValueError(f"adaptation needs encode_steps and subset >= 0, not {self.encode_steps} and {self.subset}")
+        for key in ("encode_steps", "subset", "projection_steps"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"adaptation.{key} must be at least 0, not {getattr(self, key)}")
         if not LOW <= self.initial_step <= HIGH:
             raise ValueError(f"adaptation.initial_step must lie in [{LOW:g}, {HIGH:g}], not {self.initial_step:g}")
         if not 0.0 <= self.inner_lr < math.inf:
@@ -81,6 +85,10 @@ class AdaptationConfig:
             raise ValueError(f"adaptation.step_rate must be positive, not {self.step_rate}")
         if self.step_sizes not in ("learned", "fixed", *REACH):
             raise ValueError(f"unknown step_sizes {self.step_sizes!r}; valid are fixed, learned, {', '.join(REACH)}")
+
+
+OVERSAMPLING = 4
+"""Residuals per latent dimension from which a coarser grid's Jacobian is good enough for Gauss–Newton steps."""
 
 
 @runtime_checkable
@@ -170,6 +178,32 @@ def step_sizes_of(adaptation: AdaptationConfig, trained: Trained) -> StepSizes |
     if adaptation.step_sizes in REACH:
         return LinearStepSizes(trained["step_sizes"]["alpha"], *REACH[adaptation.step_sizes])
     return StepSizes(**trained["step_sizes"])
+
+
+def nearest_latent(
+    config: MetaConfig,
+    shared: Any,
+    latent: Float[Array, " k"],
+    values: Float[Array, "n c"],
+    weight: Float[Array, " n"] | None = None,
+) -> Float[Array, " k"]:
+    """The latent after ``adaptation.projection_steps`` damped Gauss–Newton steps on the weighted MSE of one whole patch.
+
+    Where every other sample along each axis still gives `OVERSAMPLING` residuals per latent dimension, their Jacobian stands for
+    that of all samples, at a fraction of its cost. The error never grows.
+    """
+    coords = jnp.asarray(MODALITIES[config.modality].coordinates(config.patch), values.dtype)
+    root = jnp.ones(len(values), values.dtype) if weight is None else jnp.sqrt(weight)
+    coarse = np.arange(len(coords)).reshape(config.patch)[(slice(None, None, 2),) * len(config.patch)].ravel()
+    enough = len(coarse) * values.shape[-1] >= OVERSAMPLING * latent.shape[0]
+
+    def residuals(chosen: Any, phi: jax.Array) -> jax.Array:
+        layers = make_field(config.field).apply({"params": shared}, phi, method="layers")
+        missed = evaluate(config.field, layers, coords[chosen]) - values[chosen]
+        return (root[chosen, None] * missed).ravel() / math.sqrt(missed.size)
+
+    sketch = partial(residuals, coarse) if enough else None
+    return project(partial(residuals, slice(None)), latent, config.adaptation.projection_steps, sketch=sketch)[0]
 
 
 def subset(config: MetaConfig, values: Float[Array, "n c"], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcinr.adaptation import meta_learning
-from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent, layers_loss
+from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent, layers_loss, nearest_latent
 from vcinr.batching import map_batches, patch_rows, per_signal
 from vcinr.codec import QUICKEST, Code, Codec, EncodeRequest, Piece
 from vcinr.compression.bottleneck import BottleneckConfig
@@ -40,6 +40,9 @@ COMPRESSIONS: dict[str, type] = {
     "contextual": ContextualCompression,
 }
 """``compression.kind`` of a config → class of the compression."""
+
+PROJECTED = ("latent_shifts", "low_rank_gates")
+"""Modulations whose latents are short enough for Gauss–Newton steps, and not sparse."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,11 @@ class LatentCodecConfig:
     def __post_init__(self):
         if self.field.modulation == "none" and not self.field.linear_head:
             raise ValueError('field.modulation is "none", so the latent changes nothing: choose a modulation, or set linear_head')
+        if self.adaptation.projection_steps and self.field.modulation not in PROJECTED:
+            raise ValueError(
+                f"adaptation.projection_steps is for field.modulation {' or '.join(PROJECTED)}, not "
+                f"{self.field.modulation}: set it to 0"
+            )
         row = modality_of(self.modality, self.patch)
         if isinstance(self.compression, ContextualConfig):
             self.compression.check_patch(self.patch, self.field.latent_size())
@@ -96,8 +104,11 @@ class LatentCodec(Codec):
 
     def adapt(self, params: Params, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
         """Values [n, c] and weights [n] of one patch → the numbers [m] that the file pays for."""
-        steps = self.config.adaptation.encode_steps
-        return kept_entries(params, adapt_latent(self.config, params, values, weight, num_steps=steps))
+        a = self.config.adaptation
+        latent = adapt_latent(self.config, params, values, weight, num_steps=a.encode_steps)
+        if a.projection_steps:
+            latent = nearest_latent(self.config, params["shared"], latent, values, weight)
+        return kept_entries(params, latent)
 
     def layers(self, params: Params, latent: jax.Array) -> Any:
         """The numbers [m] that the file holds of one patch → the layers of its field."""
@@ -178,9 +189,7 @@ class LatentCodec(Codec):
             raise ValueError("adaptation diverges on these patches: train with smaller step sizes")
         return latent
 
-    def encode(
-        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
-    ) -> list[Code]:
+    def encode(self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST) -> list[Code]:
         """Codes of signals. Effort 0 is the inner loop alone, more is as the compression says. ValueError where it diverges."""
         self.check_effort(request.effort)
         values, weight = patch_rows(signals)

@@ -104,11 +104,14 @@ class LatentCodec(Codec):
 
     def adapt(self, params: Params, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
         """Values [n, c] and weights [n] of one patch → the numbers [m] that the file pays for."""
-        a = self.config.adaptation
-        latent = adapt_latent(self.config, params, values, weight, num_steps=a.encode_steps)
-        if a.projection_steps:
+        latent = self.first_latent(params, values, weight)
+        if self.config.adaptation.projection_steps:
             latent = nearest_latent(self.config, params["shared"], latent, values, weight)
         return kept_entries(params, latent)
+
+    def first_latent(self, params: Params, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+        """The latent [k] of one patch by the inner loop, from which projection starts."""
+        return adapt_latent(self.config, params, values, weight, num_steps=self.config.adaptation.encode_steps)
 
     def layers(self, params: Params, latent: jax.Array) -> Any:
         """The numbers [m] that the file holds of one patch → the layers of its field."""

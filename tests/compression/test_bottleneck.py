@@ -1,5 +1,7 @@
 """The bottleneck: a computed uniform start, a fitted prior, the loss of algorithm 2."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +88,22 @@ def test_the_prior_is_fitted_to_the_symbols(started):
     assert abs(float(jnp.mean(bits)) - entropy) < 0.05 * entropy
     tables = bottleneck.integer_tables(trained["prior"])
     assert tables.num_tables == 5
+
+
+def test_the_prior_learns_what_no_logistic_is():
+    """Symbols of −8 and 8 alone: one bit each, where the logistic of their variance, which the fit starts from, takes five."""
+    one = jnp.ones(1)
+    statistics = {"mean": 0.0 * one, "std": one, "sensitivity": one}
+    transforms = bottleneck.uniform_start(CONFIG, 0.01, statistics, NUM_VALUES, jax.random.key(0))
+    latents = 8.0 * bottleneck.best_steps(0.01, statistics, NUM_VALUES) * jnp.where(jnp.arange(200) % 2, 1.0, -1.0)[:, None]
+
+    def bits(steps):
+        config = dataclasses.replace(CONFIG, prior_steps=steps, prior_lr=0.1)
+        prior = jax.jit(lambda: bottleneck.fit_prior(config, transforms, statistics, latents, jax.random.key(1)))()
+        return float(jnp.mean(factorized_prior.bin_bits(prior, jnp.asarray([8.0]))))
+
+    np.testing.assert_allclose(bits(1), 5.2, atol=0.5)
+    assert 1 - 1e-3 < bits(400) < 2
 
 
 @pytest.mark.parametrize("rounding", [False, True])

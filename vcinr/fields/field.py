@@ -45,6 +45,7 @@ class FieldConfig:
     num_frequencies: L of the encoding, at least 1.
     encoding_scale: σ of the encoding, positive.
     activation: "sine", or "relu", which ignores ω₀.
+    gate_first: whether low_rank_gates gates the first sine layer too, whose kernel reads coordinates.
     projection_gain: scale of the initial map of latent_shifts, whose standard deviation is projection_gain / (ω₀ √k); positive.
     """
 
@@ -68,6 +69,7 @@ class FieldConfig:
     encoding_scale: float = 1.4
     activation: str = "sine"
     projection_gain: float = 1.0
+    gate_first: bool = False
 
     def __post_init__(self):
         tables = ((self.modulation, FIELDS), (self.sine, SINES), (self.encoding, ENCODINGS), (self.activation, ACTIVATIONS))
@@ -233,7 +235,7 @@ class LowRankGateField(Siren):
     def setup(self):
         super().setup()
         c = self.config
-        shapes = c.sizes()[1:-1]
+        shapes = c.sizes()[not c.gate_first : -1]
         self.network = ResidualNetwork(c.hyper_width, c.hyper_depth)
         small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
         self.left_heads = [nn.Dense(fan_in * c.rank, use_bias=False, kernel_init=small) for fan_in, _ in shapes]
@@ -247,7 +249,7 @@ class LowRankGateField(Siren):
         features = self.network(latent)
         left = [head(features).reshape(-1, c.rank) for head in self.left_heads]
         right = [head(features).reshape(-1, c.rank) for head in self.right_heads]
-        return modulations.low_rank_gates(self.base, left, right, c.gate_gain)
+        return modulations.low_rank_gates(self.base, left, right, c.gate_gain, c.gate_first)
 
 
 FIELDS: dict[str, type[Siren]] = {

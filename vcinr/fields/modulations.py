@@ -68,16 +68,20 @@ def low_rank_gates(
     left: Sequence[jax.Array],
     right: Sequence[jax.Array],
     gain: float = 2.0,
+    first: bool = False,
 ) -> Sequence[Layer]:
     """W' = gain · sigmoid(U Vᵀ) ⊙ W for all sine layers but the first (Schwarz et al. 2023, section 3.1).
 
     Args:
       layers: the shared layers.
-      left: U [fan_in, r] of sine layers 1, 2, …
+      left: U [fan_in, r] of the gated layers.
       right: V [fan_out, r] of the same layers.
       gain: 2 makes the neutral gate, sigmoid(0) = ½, leave W unchanged.
+      first: gate the first sine layer too.
     """
+    begin = 0 if first else 1
     gated = [
-        (gain * jax.nn.sigmoid(u @ v.T) * kernel, bias) for (kernel, bias), u, v in zip(layers[1:-1], left, right, strict=True)
+        (gain * jax.nn.sigmoid(u @ v.T) * kernel, bias)
+        for (kernel, bias), u, v in zip(layers[begin:-1], left, right, strict=True)
     ]
-    return [layers[0], *gated, layers[-1]]
+    return [*layers[:begin], *gated, layers[-1]]

@@ -1,0 +1,213 @@
+"""What a field gains over the KLT with as many components, by arm: how latents are found, and what the gates look like.
+
+    python -m experiments.gains --workdir=DIR [--dataset=cifar10_small] [--latent=64] [--seconds=60] [--seeds=3] [--record=FILE]
+
+Every arm is trained for as much CPU time, plain start, then measured on validation patches before quantisation: with the latents
+that its own adaptation finds, and after Gauss–Newton steps from there. A finished arm and seed is kept in DIR and not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.command_line import run_study
+from experiments.data import evenly_spaced
+from experiments.sparsity import FieldOnly, finished
+from vcinr.adaptation.warm_start import components
+from vcinr.batching import map_batches
+from vcinr.codecs.vc_inr import VCINR, VCINRConfig
+from vcinr.config import build_config
+from vcinr.datasets.catalogue import load_split
+from vcinr.datasets.sources import PatchSource, Samples
+from vcinr.devices import use_cpu_cores
+from vcinr.evaluation.metrics import psnr_db
+from vcinr.modalities import MODALITIES
+from vcinr.modalities.examples import normalise_batch
+from vcinr.provenance import provenance
+from vcinr.report.studies import save_study, study_table
+from vcinr.stage import Stage
+from vcinr.training.run import train
+
+PATCH = (32, 32)
+BASE = {
+    "patch": PATCH,
+    "field": {"num_layers": 5, "width": 64, "rank": 4, "hyper_width": 128, "hyper_depth": 2},
+    "adaptation": {"num_steps": 3, "initial_step": 0.5, "subset": 256, "step_rate": 10.0},
+    "meta": {"batch_size": 16, "lr": 1e-3, "final_lr_fraction": 0.01, "eval_every": 0, "checkpoint_every": 0},
+    "encode_batch": 16,
+}
+ANALYSIS = {"amortised": {"enabled": True}}
+ARMS: dict[str, dict[str, Any]] = {
+    "inner loop, 3 steps (published)": {},
+    "inner loop, 6 steps": {"adaptation": {"num_steps": 6}},
+    "inner loop, 3 steps, first layer gated": {"field": {"gate_first": True}},
+    "linear head from the KLT, gates, inner loop": {
+        "field": {"linear_head": True, "last_width": 128},
+        "adaptation": {"initial_step": 0.2},
+        "warm_start": {"enabled": True, "training": {"num_steps": 400, "batch_size": 8, "lr": 3e-3, "checkpoint_every": 0}},
+    },
+    "analysis": ANALYSIS,
+    "analysis, shifts for gates": {**ANALYSIS, "field": {"modulation": "latent_shifts"}},
+    "analysis, rank 8": {**ANALYSIS, "field": {"rank": 8}},
+    "analysis, first layer gated": {**ANALYSIS, "field": {"gate_first": True}},
+    "analysis, three layers": {**ANALYSIS, "field": {"num_layers": 3}},
+    "analysis, width 96": {**ANALYSIS, "field": {"width": 96}},
+}
+CALIBRATION = (30, 150)
+"""Steps of the two short trainings whose difference is the CPU time of a step, compilation left out."""
+
+
+def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Nested overrides of ``first`` by ``second``."""
+    both = {k: merged(first[k], v) if isinstance(v, dict) and isinstance(first.get(k), dict) else v for k, v in second.items()}
+    return {**first, **both}
+
+
+def codec_of(arm: str, latent: int, steps: int) -> VCINR:
+    """The codec of an arm with this latent size, its field trained for ``steps`` steps."""
+    sized = {"field": {"latent_dim": latent}, "meta": {"num_steps": steps, "warmup_steps": min(300, steps // 10)}}
+    return VCINR(build_config(VCINRConfig, merged(merged(BASE, ARMS[arm]), sized), "vc_inr"))
+
+
+def field_of(codec: VCINR, patches: PatchSource, seed: int, workdir: Path) -> tuple[dict[str, Any], float]:
+    """(parameters, CPU seconds) of training the field."""
+    started = time.process_time()
+    params = train(FieldOnly(codec), patches, seed=seed, workdir=workdir, quiet=True)
+    return params, time.process_time() - started
+
+
+def steps_for(arm: str, latent: int, seconds: float, patches: PatchSource) -> int:
+    """Steps that an arm makes in ``seconds`` of CPU time."""
+    spent = []
+    for steps in CALIBRATION:
+        with tempfile.TemporaryDirectory() as folder:
+            # A first run of the same length compiles.
+            field_of(codec_of(arm, latent, steps), patches, 0, Path(folder) / "first")
+            spent.append(field_of(codec_of(arm, latent, steps), patches, 0, Path(folder) / "second")[1])
+    return max(40, round(seconds * (CALIBRATION[1] - CALIBRATION[0]) / max(spent[1] - spent[0], 1e-3)))
+
+
+def squared_error(codec: VCINR, params: Any, values: jax.Array) -> jax.Array:
+    """MSE of one patch after the codec's own adaptation."""
+    return codec.distortion(params, codec.adapt(params, values), values)
+
+
+def measured(codec: VCINR, params: Any, values: np.ndarray, projection_steps: int) -> list[float]:
+    """PSNR in dB of each patch."""
+    adaptation = dataclasses.replace(codec.config.adaptation, projection_steps=projection_steps)
+    projected = VCINR(dataclasses.replace(codec.config, adaptation=adaptation))
+    trained = {**projected.encoder_params(params), **projected.decoder_params(params)}
+    return psnr_db(map_batches(squared_error, projected, trained, (values,), codec.config.encode_batch)).tolist()
+
+
+def run(
+    arm: str, latent: int, steps: int, projection: int, seed: int, patches: PatchSource, values: np.ndarray
+) -> dict[str, Any]:
+    """Trains one arm with one seed and measures it."""
+    codec = codec_of(arm, latent, steps)
+    with tempfile.TemporaryDirectory() as folder:
+        params, seconds = field_of(codec, patches, seed, Path(folder))
+    examples = sum(s.training.num_steps * s.training.batch_size for s in codec.field_stages() if isinstance(s, Stage))
+    found = {"own": measured(codec, params, values, 0), "projected": measured(codec, params, values, projection)}
+    return {**found, "cpu_s": round(seconds, 1), "examples": examples}
+
+
+def klt_psnr_db(train_values: np.ndarray, values: np.ndarray, latent: int) -> np.ndarray:
+    """PSNR in dB of patches [m, n, c] from their first ``latent`` principal coefficients."""
+    found = components(train_values, latent)
+    centred = (values - found["mean"]).reshape(len(values), -1)
+    basis = found["basis"].reshape(latent, -1)
+    return psnr_db(np.mean(np.square(centred - centred @ basis.T @ basis), axis=1))
+
+
+def gain(quality: np.ndarray, floor: np.ndarray) -> str:
+    """Mean difference of qualities [seeds, patches] and a floor [patches], ± its standard error over patches and over seeds."""
+    difference = quality - floor
+    over_patches = np.std(difference.mean(0), ddof=1) / len(floor) ** 0.5
+    over_seeds = np.std(difference.mean(1), ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else float("nan")
+    return f"{difference.mean():+.2f} ± {over_patches:.2f} ± {over_seeds:.2f}"
+
+
+def study(options: argparse.Namespace) -> str:
+    """Runs what is not finished yet, writes the study and returns its table."""
+    workdir = Path(options.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+    modality = MODALITIES["picture"]
+    patches = PatchSource(Samples(load_split(options.dataset, "train"), modality), PATCH, flips=modality.mirrored_axes)
+    held_out = PatchSource(Samples(load_split(options.dataset, "validation"), modality), PATCH)
+    rng = np.random.default_rng(0)
+    values = normalise_batch("picture", np.stack(evenly_spaced(held_out.all_patches(rng, 1, 10**6), options.patches)))
+    floor = klt_psnr_db(normalise_batch("picture", patches.all_patches(rng, 2, 20_000)), values, options.latent)
+    rows, source, total = [], provenance(), 0.0
+    for arm in options.arms or ARMS:
+        name = "".join(c if c.isalnum() else "_" for c in arm)
+        budget = {"arm": merged(BASE, ARMS[arm]), "latent": options.latent, "seconds": options.seconds, "data": options.dataset}
+        budget = json.loads(json.dumps(budget))
+        calibrated = finished(
+            workdir / f"{name}_steps.json", budget, lambda: {"steps": steps_for(arm, options.latent, options.seconds, patches)}
+        )
+        results = []
+        for seed in range(options.seeds):
+            settings = {**budget, "steps": calibrated["steps"], "projection": options.projection, "patches": len(values)}
+            make = partial(run, arm, options.latent, calibrated["steps"], options.projection, seed, patches, values)
+            results.append(finished(workdir / f"{name}_{seed}.json", settings, make))
+            means = {key: float(np.mean(results[-1][key]) - floor.mean()) for key in ("own", "projected")}
+            print(f"{arm}, seed {seed}: {means['own']:+.2f} dB, projected {means['projected']:+.2f} dB", flush=True)
+        own, projected = (np.array([result[key] for result in results]) for key in ("own", "projected"))
+        seconds = float(np.mean([result["cpu_s"] for result in results]))
+        total += sum(result["cpu_s"] for result in results)
+        rows.append([arm, results[0]["examples"], f"{seconds:.0f}", own.mean(), gain(own, floor), gain(projected, floor)])
+    found = save_study(
+        options.record or f"docs/results/studies/gains_{options.dataset}_{options.latent}.json",
+        title=f"Fields against the KLT at {options.latent} numbers per 32×32 patch: {options.dataset}",
+        about=(
+            f"PSNR in dB before quantisation, mean over {len(values)} validation patches and {options.seeds} seeds, against "
+            f"{options.latent} principal components of the same training patches ({floor.mean():.2f} dB). Every arm: 5 sine "
+            f"layers of 64 units, rank 4, a plain start and {options.seconds:g} s of CPU for its field unless its name says "
+            f"otherwise (compilation and a warm start come on top: column CPU s), batches of 16, 256 random coordinates each. "
+            f"Projected: {options.projection} damped Gauss–Newton steps from the arm's own latent. ± standard error over patches, ± "
+            f"over seeds."
+        ),
+        columns=["arm", "training examples", "CPU s", "PSNR dB", "over the KLT, dB", "projected, over the KLT, dB"],
+        rows=rows,
+        command=(
+            f"python -m experiments.gains --workdir=DIR --dataset={options.dataset} --latent={options.latent} "
+            f"--seconds={options.seconds:g} --seeds={options.seeds} --projection={options.projection}"
+        ),
+        source=source,
+        duration_s=total,
+    )
+    return study_table(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the study and prints its table."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.gains", description="Fields against the KLT, arm by arm.")
+    parser.add_argument("--workdir", required=True, help="folder of the runs, which resume there")
+    parser.add_argument("--dataset", default="cifar10_small", help="a prepared set of pictures (%(default)s)")
+    parser.add_argument("--latent", type=int, default=64, help="numbers per patch (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="CPU time of each training (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, … (%(default)s)")
+    parser.add_argument("--projection", type=int, default=12, help="Gauss–Newton steps (%(default)s)")
+    parser.add_argument("--patches", type=int, default=128, help="validation patches (%(default)s)")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), metavar="ARM", help="some of the arms (all)")
+    parser.add_argument("--record", default="", help="the JSON file to write (docs/results/studies/gains_DATASET_LATENT.json)")
+    options = parser.parse_args(arguments)
+    use_cpu_cores()
+    return run_study(study, options)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

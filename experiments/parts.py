@@ -74,10 +74,10 @@ ARMS = (
 
 WITHOUT_EFFORT = tuple(arm for arm in ARMS if not arm.effort)
 """The arms that are measured of the control too."""
-COMPARED = ("over klt, dB", "over klt, % rate", "bought, dB", "over the field, dB", "s a picture")
+COMPARED = ("over klt, dB", "over klt, % rate", "bought, dB", "over the field, dB", "CPU s a picture")
 ABOUT = """{count} pictures of the test split of {name}, one trained model ({config}) with its parts switched off and tables
 counted anew; rates are the tables' estimates, without the header; PSNR in dB of 8-bit pictures, mean over pictures. Over klt:
-mean over the rates that both curves have; bought: the same over the row above. s: rounding and refining a picture,
+mean over the rates that both curves have; bought: the same over the row above. CPU s: rounding and refining a picture,
 encoder."""
 ABOUT_CONTROL = """Rows of the matrix: the KLT's own in the field's place, as many components of patches of the same size,
 with prior and synthesis trained as the model's, on the same crops, in as many steps, with the same seed; over the field: as
@@ -136,7 +136,7 @@ def static_bits(training: np.ndarray, symbols: np.ndarray) -> float:
 def measure_arm(
     model: Model, arm: Arm, point: int, training: np.ndarray, found: Sequence[np.ndarray], pictures: Sequence[np.ndarray]
 ) -> tuple[float, float, float]:
-    """(bpp of the tables, mean PSNR in dB of 8-bit pictures, seconds of rounding a picture) at a point."""
+    """(bpp of the tables, mean PSNR in dB of 8-bit pictures, CPU seconds of rounding a picture) at a point."""
     compression, params = with_rounding(model, arm.rounding), model.params
     own = params["points"][str(point)]
 
@@ -151,10 +151,10 @@ def measure_arm(
             params = with_tables(params, point, count_tables(order, params["network"], point, symbols, first))
     params = params if arm.synthesis else without_synthesis(params)
     grids = [Grid(picture.shape[:-1], model.codec.patch) for picture in pictures]
-    started = time.time()
+    started = time.process_time()
     rows = [z_of(latent).reshape(grid.num_patches, -1) for latent, grid in zip(found, grids, strict=True)]
     codes = compression.code(params, point, rows, grids, arm.effort)
-    seconds = (time.time() - started) / len(pictures)
+    seconds = (time.process_time() - started) / len(pictures)
     if arm.context:
         later = not arm.lattices
         bits = sum(context_bits(model, params, point, grid, code, later) for grid, code in zip(grids, codes, strict=True))
@@ -178,7 +178,7 @@ def measure_arm(
 def curve_of(
     model: Model, arm: Arm, training: np.ndarray, found: Sequence[np.ndarray], pictures: Sequence[np.ndarray]
 ) -> tuple[Curve, float]:
-    """((bpp of the tables, dB) of each point, seconds of rounding a picture) of an arm; see `measure_arm`."""
+    """((bpp of the tables, dB) of each point, CPU seconds of rounding a picture) of an arm; see `measure_arm`."""
     measured = [measure_arm(model, arm, point, training, found, pictures) for point in range(len(model.points))]
     return [(bpp, quality) for bpp, quality, _ in measured], float(np.mean([seconds for *_, seconds in measured]))
 

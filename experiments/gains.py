@@ -87,7 +87,7 @@ def field_of(codec: VCINR, patches: PatchSource, seed: int, workdir: Path) -> tu
     return params, time.process_time() - started
 
 
-def steps_for(arm: str, latent: int, seconds: float, patches: PatchSource) -> int:
+def steps_for(arm: str, latent: int, seconds: float, patches: PatchSource) -> dict[str, int]:
     """Steps that an arm makes in ``seconds`` of CPU time."""
     spent = []
     for steps in CALIBRATION:
@@ -95,7 +95,7 @@ def steps_for(arm: str, latent: int, seconds: float, patches: PatchSource) -> in
             # A first run of the same length compiles.
             field_of(codec_of(arm, latent, steps), patches, 0, Path(folder) / "first")
             spent.append(field_of(codec_of(arm, latent, steps), patches, 0, Path(folder) / "second")[1])
-    return max(40, round(seconds * (CALIBRATION[1] - CALIBRATION[0]) / max(spent[1] - spent[0], 1e-3)))
+    return {"steps": max(40, round(seconds * (CALIBRATION[1] - CALIBRATION[0]) / max(spent[1] - spent[0], 1e-3)))}
 
 
 def squared_error(codec: VCINR, params: Any, values: jax.Array) -> jax.Array:
@@ -155,9 +155,8 @@ def study(options: argparse.Namespace) -> str:
         name = "".join(c if c.isalnum() else "_" for c in arm)
         budget = {"arm": merged(BASE, ARMS[arm]), "latent": options.latent, "seconds": options.seconds, "data": options.dataset}
         budget = json.loads(json.dumps(budget))
-        calibrated = finished(
-            workdir / f"{name}_steps.json", budget, lambda: {"steps": steps_for(arm, options.latent, options.seconds, patches)}
-        )
+        calibrate = partial(steps_for, arm, options.latent, options.seconds, patches)
+        calibrated = finished(workdir / f"{name}_steps.json", budget, calibrate)
         results = []
         for seed in range(options.seeds):
             settings = {**budget, "steps": calibrated["steps"], "projection": options.projection, "patches": len(values)}
@@ -177,8 +176,8 @@ def study(options: argparse.Namespace) -> str:
             f"{options.latent} principal components of the same training patches ({floor.mean():.2f} dB). Every arm: 5 sine "
             f"layers of 64 units, rank 4, a plain start and {options.seconds:g} s of CPU for its field unless its name says "
             f"otherwise (compilation and a warm start come on top: column CPU s), batches of 16, 256 random coordinates each. "
-            f"Projected: {options.projection} damped Gauss–Newton steps from the arm's own latent. ± standard error over patches, ± "
-            f"over seeds."
+            f"Projected: {options.projection} damped Gauss–Newton steps from the arm's own latent. ± standard error over "
+            f"patches, ± over seeds."
         ),
         columns=["arm", "training examples", "CPU s", "PSNR dB", "over the KLT, dB", "projected, over the KLT, dB"],
         rows=rows,

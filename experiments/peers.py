@@ -127,7 +127,7 @@ def row_of(name: str, config: ConfigDict, found: dict[str, Any]) -> list[Any]:
 
 def study(options: argparse.Namespace) -> str:
     """Runs what is not finished yet, writes the study and returns its table."""
-    started, source, workdir = time.time(), provenance(), Path(options.workdir)
+    source, workdir, seconds = provenance(), Path(options.workdir), 0.0
     workdir.mkdir(parents=True, exist_ok=True)
     prepare("demo")
     configs = {name: peer(name, options.examples) for name in PEERS} | {"KLT (linear floor)": klt.get_config("demo")}
@@ -137,6 +137,7 @@ def study(options: argparse.Namespace) -> str:
         settings = json.loads(config.to_json())
         found = finished(workdir / f"{folder}.json", settings, lambda c=config, f=folder: run(c, workdir / f))
         rows.append(row_of(name, config, found))
+        seconds += found["cpu_s"]
         print(*rows[-1], sep="; ", flush=True)
     saved = save_study(
         options.record,
@@ -152,7 +153,7 @@ def study(options: argparse.Namespace) -> str:
         rows=rows,
         command=f"python -m experiments.peers --workdir=DIR --examples={options.examples}",
         source=source,
-        duration_s=time.time() - started,
+        duration_s=seconds,
         notes=options.notes,
     )
     return study_table(saved)

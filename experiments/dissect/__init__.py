@@ -1,0 +1,1 @@
+"""Trained fields taken apart, one question a file; `python -m experiments.dissect`."""

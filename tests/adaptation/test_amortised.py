@@ -13,6 +13,7 @@ from vcinr.modalities import MODALITIES
 from vcinr.model.model import make_model
 from vcinr.stage import Stage
 from vcinr.training.run import train
+from vcinr.trees import load_tree, save_tree
 
 QUICK = {"num_steps": 30, "batch_size": 8, "lr": 3e-3, "warmup_steps": 3, "eval_every": 0, "checkpoint_every": 0}
 CONFIG = {
@@ -20,7 +21,7 @@ CONFIG = {
     "field": {"num_layers": 3, "width": 16, "latent_dim": 6, "hyper_width": 16, "hyper_depth": 1},
     "adaptation": {"subset": 24, "projection_steps": 2},
     "amortised": {"enabled": True, "num_patches": 500},
-    "meta": QUICK,
+    "meta": {**QUICK, "num_steps": 150},
     "compression": {"lambdas": (0.002, 0.02), "width": 16, "depth": 1, "num_latents": 100, "training": QUICK},
     "encode_batch": 8,
 }
@@ -116,6 +117,20 @@ def test_files_decode_and_the_decoder_never_reads_the_analysis(trained):
     decoded = model.decode(data)
     assert decoded.shape == picture.shape
     np.testing.assert_array_equal(bare.decode(data), decoded)
+
+
+def test_points_share_the_latents_that_a_workdir_keeps(trained, tmp_path):
+    codec, params = trained
+    model = make_model(codec, params, {})
+    picture = np.uint8(np.random.default_rng(4).integers(0, 255, (16, 16, 3)))
+    files = [model.encode(picture, point=point, workdir=tmp_path) for point in (0, 1)]
+    (kept,) = tmp_path.iterdir()
+    assert files == [model.encode(picture, point=point) for point in (0, 1)]
+    tree = load_tree(kept)
+    save_tree(kept, {"latents": np.zeros_like(tree["latents"])})
+    assert model.encode(picture, point=1, workdir=tmp_path) != files[1], "the kept latents are what is coded"
+    assert model.encode(255 - picture, point=1, workdir=tmp_path) == model.encode(255 - picture, point=1)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_two_starts_at_once_are_refused():

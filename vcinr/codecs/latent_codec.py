@@ -7,9 +7,12 @@ numbers that the file pays for. `coinpp`, `contextual_inr`, `functa`, `meta_spar
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,6 +36,7 @@ from vcinr.modalities import MODALITIES
 from vcinr.modalities.examples import modality_of, normalise_batch
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import AnyStage, Params, PatchExamples, TrainingConfig
+from vcinr.trees import load_tree, save_tree
 
 COMPRESSIONS: dict[str, type] = {
     "uniform": UniformCompression,
@@ -197,9 +201,37 @@ class LatentCodec(Codec):
         self.check_effort(request.effort)
         values, weight = patch_rows(signals)
         weight = weight if self.compression.masks_padding else np.ones_like(weight)
-        rows = self.analyse_all(params, point, values, weight)
+        if self.config.adaptation.projection_steps:
+            latents = self.projected_latents(params, values, weight, request.workdir)
+            rows = map_batches(
+                _analyse_row, self, self.compression.encoder_parts(params, point), (latents,), self.config.encode_batch
+            )
+        else:
+            rows = self.analyse_all(params, point, values, weight)
         grids = [s.grid for s in signals]
         return self.compression.code(params, point, per_signal(rows, grids), grids, request.effort)
+
+    def projected_latents(
+        self, params: Params, values: np.ndarray, weight: np.ndarray, workdir: str | os.PathLike | None
+    ) -> np.ndarray:
+        """The numbers [b, m] of patches: values [b, n, c], weight [b, n]; kept in a workdir, where operating points share them.
+
+        Raises ValueError where adaptation diverges.
+        """
+        path = None
+        if workdir is not None:
+            digest = hashlib.sha256(repr(self.config.adaptation).encode())
+            for leaf in jax.tree.leaves((self.encoder_params(params), values, weight)):
+                digest.update(np.ascontiguousarray(leaf))
+            path = Path(workdir) / f"latents_{digest.hexdigest()[:32]}.safetensors"
+            if path.exists():
+                return load_tree(path)["latents"]
+        latents = map_batches(_adapt_row, self, self.encoder_params(params), (values, weight), self.config.encode_batch)
+        if not np.isfinite(latents).all():
+            raise ValueError("adaptation diverges on these patches: train with smaller step sizes")
+        if path is not None:
+            save_tree(path, {"latents": latents})
+        return latents
 
     def analyse_all(self, params: Params, point: int, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """What `Compression.code` takes, [b, m], of patches: values [b, n, c], weight [b, n]."""
@@ -257,8 +289,12 @@ def _of_patches(stage: AnyStage, patch: tuple[int, ...]) -> AnyStage:
     return dataclasses.replace(stage, examples=lambda params, crops: stage.examples(params, crops.with_patch(patch)))
 
 
-def _adapt_row(codec: LatentCodec, params: Params, values: jax.Array) -> jax.Array:
-    return codec.adapt(params, values)
+def _adapt_row(codec: LatentCodec, params: Params, values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    return codec.adapt(params, values, weight)
+
+
+def _analyse_row(codec: LatentCodec, parts: Any, latent: jax.Array) -> jax.Array:
+    return codec.compression.analyse(parts, latent)
 
 
 def _encode_row(codec: LatentCodec, shared: Any, values: jax.Array, weight: jax.Array) -> jax.Array:

@@ -37,11 +37,16 @@ def test_a_bundled_model_is_described_small_and_as_it_was_released(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_bundled_model_codes_a_picture(folder):
-    """Smooth waves in little more than a patch: the coarsest point and the finest are decent, and in order."""
+    """Smooth waves in little more than a patch: the coarsest point and the finest are decent, and in order.
+
+    Models that are there to be taken apart need only see more than the mean colour.
+    """
     model, picture = vcinr.load(folder.name), smooth_picture(33, 40)
     coarse, fine = (model.encode(picture, point) for point in (0, len(model.points) - 1))
     decoder = find_by_fingerprint(bytes.fromhex(model.points[-1]["fingerprint"]))
     decoded = decoder.decode(fine)
     assert decoded.dtype == np.uint8 and decoded.shape == picture.shape
-    assert 24 < psnr(model.decode(coarse), picture) <= psnr(decoded, picture)
+    mean = np.broadcast_to(np.rint(picture.mean(axis=(0, 1))).astype(np.uint8), picture.shape)
+    enough = 24 if folder.name in ("photo", "tiny") else psnr(mean, picture)
+    assert enough < psnr(model.decode(coarse), picture) <= psnr(decoded, picture)
     assert len(coarse) <= len(fine) < picture.nbytes / 2

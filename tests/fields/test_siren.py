@@ -72,6 +72,15 @@ def test_relu_keeps_the_second_moment_and_sine_the_normal_pre_activations():
         assert 0.8 < float(jnp.std(z)) < 1.2
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_the_first_layer_starts_with_waves_of_omega(dims):
+    """Over [−1, 1]^d a first sum varies by ω₀² Σ w² / 3, and weights uniform within 1/d have Σ w² = 1/(3 d) on average."""
+    layers = siren.init_layers(jax.random.key(6), siren.layer_sizes(dims, 3, 2, 4000), 30.0)
+    coords = jax.random.uniform(jax.random.key(7), (500, dims), minval=-1)
+    waves = siren.pre_activations(layers, coords, 30.0)[0]
+    np.testing.assert_allclose(jnp.mean(jnp.var(waves, axis=0)), 30.0**2 / (9 * dims), rtol=0.1)
+
+
 @pytest.mark.parametrize("apply", [siren.apply_rows, siren.apply_columns])
 def test_every_layer_but_the_last_is_a_sine_of_its_scaled_sum(apply):
     layers = siren.init_layers(jax.random.key(5), SIZES, 7.0, 0.5)

@@ -146,8 +146,9 @@ def study(options: argparse.Namespace) -> str:
             f"{options.examples:,} training examples (32×32 patches of photographs) in batches of {BATCH} for the field of every "
             f"codec, all stages counted, {COORDINATES} random coordinates of each patch per step; as many inner steps as in its "
             "paper, their sizes fixed or learned as there, other settings of its demo; one seed. Measured on 64 held-out tiles, "
-            "files read back. Numbers coded: per tile. First step sizes are multiples of 1/λ_max but for Functa's. VC-INR trains its bottleneck besides, 250 steps per λ; the others' quantisers need no training. The "
-            "principal components take 6,000 patches."
+            "files read back. Numbers coded: per tile. First step sizes are multiples of 1/λ_max but for Functa's. VC-INR trains "
+            "its bottleneck besides, 250 steps per λ; the others' quantisers need no training. The principal components take "
+            "6,000 patches."
         ),
         columns=COLUMNS,
         rows=rows,

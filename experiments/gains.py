@@ -2,8 +2,11 @@
 
     python -m experiments.gains --workdir=DIR [--dataset=cifar10_small] [--latent=64] [--seconds=60] [--seeds=3] [--record=FILE]
 
+    python -m experiments.gains --models analysis_photo gates_photo analysis_tiny gates_tiny [--record=FILE]
+
 Every arm is trained for as much CPU time, plain start, then measured on validation patches before quantisation: with the latents
 that its own adaptation finds, and after Gauss–Newton steps from there. A finished arm and seed is kept in DIR and not run again.
+With --models, trained models are measured in the same way, each against the KLT of its own training patches.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ from vcinr.devices import use_cpu_cores
 from vcinr.evaluation.metrics import psnr_db
 from vcinr.modalities import MODALITIES
 from vcinr.modalities.examples import normalise_batch
+from vcinr.model.finding import load
+from vcinr.model.places import ModelError
 from vcinr.provenance import provenance
 from vcinr.report.studies import save_study, study_table
 from vcinr.stage import Stage
@@ -132,24 +137,62 @@ def klt_psnr_db(train_values: np.ndarray, values: np.ndarray, latent: int) -> np
 
 
 def gain(quality: np.ndarray, floor: np.ndarray) -> str:
-    """Mean difference of qualities [seeds, patches] and a floor [patches], ± its standard error over patches and over seeds."""
+    """Mean difference of qualities [seeds, patches] and a floor [patches], ± standard error over patches, and over seeds."""
     difference = quality - floor
     over_patches = np.std(difference.mean(0), ddof=1) / len(floor) ** 0.5
-    over_seeds = np.std(difference.mean(1), ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else float("nan")
-    return f"{difference.mean():+.2f} ± {over_patches:.2f} ± {over_seeds:.2f}"
+    shown = f"{difference.mean():+.2f} ± {over_patches:.2f}"
+    return shown if len(difference) < 2 else f"{shown} ± {np.std(difference.mean(1), ddof=1) / len(difference) ** 0.5:.2f}"
+
+
+def patches_and_floor(dataset: str, count: int, latent: int) -> tuple[PatchSource, np.ndarray, np.ndarray]:
+    """(training patches, values of ``count`` validation patches, what ``latent`` principal components make of these in dB)."""
+    modality = MODALITIES["picture"]
+    patches = PatchSource(Samples(load_split(dataset, "train"), modality), PATCH, flips=modality.mirrored_axes)
+    held_out = PatchSource(Samples(load_split(dataset, "validation"), modality), PATCH)
+    rng = np.random.default_rng(0)
+    values = normalise_batch("picture", np.stack(evenly_spaced(held_out.all_patches(rng, 1, 10**6), count)))
+    return patches, values, klt_psnr_db(normalise_batch("picture", patches.all_patches(rng, 2, 20_000)), values, latent)
+
+
+def study_of_models(options: argparse.Namespace) -> str:
+    """Measures trained models, writes the study and returns its table."""
+    rows, source, started = [], provenance(), time.time()
+    for name in options.models:
+        model = load(name)
+        dataset, latent = model.info["config"]["data"]["name"], model.codec.num_coded(model.params)
+        if model.codec.patch != PATCH:
+            raise ValueError(f"{name} has patches of {model.codec.patch}, and this study of {PATCH}: leave it out")
+        _, values, floor = patches_and_floor(dataset, options.patches, latent)
+        own, projected = (np.array([measured(model.codec, model.params, values, n)]) for n in (0, options.projection))
+        rows.append([name, dataset, latent, floor.mean(), *(gain(quality, floor) for quality in (own, projected))])
+    found = save_study(
+        options.record or "docs/results/studies/gains_models.json",
+        title="Trained fields against the KLT with as many components",
+        about=(
+            f"PSNR in dB before quantisation, mean over {options.patches} validation patches of the set that each model was "
+            f"trained on, against the principal components of the same training patches; one seed. Own: the latents of the "
+            f"inner loop or of the analysis. Projected: {options.projection} damped Gauss–Newton steps from there. ± standard "
+            f"error over patches."
+        ),
+        columns=["model", "data", "numbers per patch", "KLT, PSNR dB", "own, over the KLT, dB", "projected, over the KLT, dB"],
+        rows=rows,
+        command=f"python -m experiments.gains --models {' '.join(options.models)} --patches={options.patches}",
+        source=source,
+        duration_s=time.time() - started,
+    )
+    return study_table(found)
 
 
 def study(options: argparse.Namespace) -> str:
     """Runs what is not finished yet, writes the study and returns its table."""
+    if options.models:
+        return study_of_models(options)
+    if not options.workdir:
+        raise ValueError("name a folder for the runs with --workdir, or trained models with --models")
     workdir = Path(options.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
-    modality = MODALITIES["picture"]
-    patches = PatchSource(Samples(load_split(options.dataset, "train"), modality), PATCH, flips=modality.mirrored_axes)
-    held_out = PatchSource(Samples(load_split(options.dataset, "validation"), modality), PATCH)
-    rng = np.random.default_rng(0)
-    values = normalise_batch("picture", np.stack(evenly_spaced(held_out.all_patches(rng, 1, 10**6), options.patches)))
-    floor = klt_psnr_db(normalise_batch("picture", patches.all_patches(rng, 2, 20_000)), values, options.latent)
+    patches, values, floor = patches_and_floor(options.dataset, options.patches, options.latent)
     rows, source, total = [], provenance(), 0.0
     for arm in options.arms or ARMS:
         name = "".join(c if c.isalnum() else "_" for c in arm)
@@ -194,18 +237,19 @@ def study(options: argparse.Namespace) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the study and prints its table."""
     parser = argparse.ArgumentParser(prog="python -m experiments.gains", description="Fields against the KLT, arm by arm.")
-    parser.add_argument("--workdir", required=True, help="folder of the runs, which resume there")
+    parser.add_argument("--workdir", default="", help="folder of the runs, which resume there")
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help="trained models to measure instead of training arms")
     parser.add_argument("--dataset", default="cifar10_small", help="a prepared set of pictures (%(default)s)")
     parser.add_argument("--latent", type=int, default=64, help="numbers per patch (%(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="CPU time of each training (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, … (%(default)s)")
-    parser.add_argument("--projection", type=int, default=12, help="Gauss–Newton steps (%(default)s)")
-    parser.add_argument("--patches", type=int, default=128, help="validation patches (%(default)s)")
+    parser.add_argument("--projection", type=int, default=8, help="Gauss–Newton steps (%(default)s)")
+    parser.add_argument("--patches", type=int, default=96, help="validation patches (%(default)s)")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), metavar="ARM", help="some of the arms (all)")
     parser.add_argument("--record", default="", help="the JSON file to write (docs/results/studies/gains_DATASET_LATENT.json)")
     options = parser.parse_args(arguments)
     use_cpu_cores()
-    return run_study(study, options)
+    return run_study(study, options, ModelError)
 
 
 if __name__ == "__main__":

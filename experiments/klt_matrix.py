@@ -71,7 +71,9 @@ class KLTInContext(LatentCodec):
         return jnp.mean(jnp.square(self.values(params, latent) - values))
 
 
-CODECS[NAME] = (KLTInContext, ContextualINRConfig)
+def register() -> None:
+    """Makes the control known to this process, so that its models can be trained and loaded."""
+    CODECS[NAME] = (KLTInContext, ContextualINRConfig)
 
 
 def control_config(info: dict[str, Any], seed: int) -> ConfigDict:
@@ -96,6 +98,7 @@ def deviation_from_matrix(field: Model, control: Model) -> tuple[float, float]:
 
 def study(options: argparse.Namespace) -> str:
     """Trains the control; returns where its model is."""
+    register()
     config = control_config(load(options.like).info, options.seed)
     use_cpu_cores(batch_sizes(config.to_dict()))
     train(config, options.workdir)

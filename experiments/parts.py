@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from experiments import data
 from experiments.command_line import run_study
-from experiments.klt_matrix import deviation_from_matrix
+from experiments.klt_matrix import deviation_from_matrix, register
 from vcinr.batching import patch_rows, per_signal
 from vcinr.bitstream.payload import stream_bits
 from vcinr.codec import Code
@@ -241,6 +241,7 @@ def study(options: argparse.Namespace) -> str:
     about = _one_line(ABOUT).format(count=len(pictures), name=name, config=model.info["config_name"])
     commands = [model.info["command"]]
     if options.control:
+        register()
         control = load(Path(options.control) / "model")
         before = None
         for arm, curve, seconds in measured_arms(control, WITHOUT_EFFORT, pictures):

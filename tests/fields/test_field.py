@@ -170,6 +170,21 @@ def test_encoding_and_activation_by_hand(encoding, activation):
     np.testing.assert_allclose(field.apply(variables, coords, jnp.zeros(64)), expected, atol=2e-5)
 
 
+def test_a_switch_gates_the_first_layer_too():
+    coords, latent = jnp.zeros((1, 2)), jnp.ones(8)
+    kernels = {}
+    for first in (False, True):
+        field = make_field(FieldConfig(num_layers=3, width=5, latent_dim=8, rank=2, gate_first=first))
+        variables = field.init(jax.random.key(0), coords, latent)
+        gates = field.apply(variables, latent, method="layers")
+        kernels[first] = [kernel / variables["params"][f"kernel_{i}"] for i, (kernel, _) in enumerate(gates)]
+    np.testing.assert_array_equal(kernels[False][0], 1.0)
+    assert np.std(kernels[True][0]) > 1e-3 and np.linalg.matrix_rank(np.log(kernels[True][0] / (2 - kernels[True][0])), 1e-3) <= 2
+    for gated in kernels.values():
+        np.testing.assert_array_equal(gated[-1], 1.0)
+        assert np.std(gated[1]) > 1e-3 and np.std(gated[2]) > 1e-3
+
+
 def test_defaults_never_change():
     """A stored description leaves them out: another default would decode old files to something else."""
     assert dataclasses.asdict(FieldConfig()) == {
@@ -177,6 +192,7 @@ def test_defaults_never_change():
         "modulation": "low_rank_gates", "sine": "fast", "rank": 4, "gate_gain": 2.0, "hyper_width": 128, "hyper_depth": 2,
         "output_bias": 0.5, "linear_head": False, "last_width": 0, "encoding": "none", "num_frequencies": 16,
         "encoding_scale": 1.4, "activation": "sine", "projection_gain": 1.0,
+        "gate_first": False,
     }  # fmt: skip
 
 

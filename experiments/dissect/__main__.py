@@ -35,7 +35,7 @@ def study(options: argparse.Namespace) -> str:
     record = options.record or f"docs/results/studies/dissect_{options.part}.json"
     rows, figures = part.rows(options, record)
     given = {name: getattr(options, name) for name in part.options}
-    models = f" --model {' '.join(map(label, options.model))}" if options.model else ""
+    models = f" --model {' '.join(map(label, options.model))}" if options.model else " --workdir=DIR"
     words = " ".join(f"--{name}={value}" for name, value in given.items())
     found = save_study(
         record,
@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--record", default="", help="the JSON file to write (docs/results/studies/dissect_PART.json)")
     parser.add_argument("--notes", default="", help="what came out")
     options = parser.parse_args(arguments)
-    if (options.part == "faces") == bool(options.model):
-        parser.error("--model is for all parts but faces, which need --workdir")
+    if (options.part == "faces") == bool(options.model) or (options.part == "faces") != bool(options.workdir):
+        parser.error("faces need --workdir and no --model, all other parts --model and no --workdir")
     use_cpu_cores()
     return run_study(study, options, ModelError)
 

@@ -112,7 +112,7 @@ def gates_rows(name: str, options: argparse.Namespace) -> list[list[Any]]:
             float(own),
             float(at_start),
             float(own - neutral) if gated else None,
-            float(own - tangent),
+            round(float(own - tangent), 3) + 0.0,
         ]
     ]
 

@@ -1,5 +1,9 @@
 """Damped Gauss–Newton steps: least squares in closed form, invariance to scaling, and never a worse latent."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,3 +113,24 @@ def test_padding_has_no_say(shared):
 def test_sparse_latents_are_refused():
     with pytest.raises(ValueError, match="projection_steps is for field.modulation latent_shifts or low_rank_gates"):
         make_codec("mscn_structured", {"adaptation": {"projection_steps": 3, "learn_start": False}})
+
+EVERY_CORE = """
+import os, jax
+jax.config.update("jax_num_cpu_devices", os.cpu_count())
+import jax.numpy as jnp, numpy as np
+from vcinr.adaptation.projection import project
+from vcinr.devices import pmapped
+rng = np.random.default_rng(0)
+# Large enough for XLA to hand the products to its pool of threads.
+first, second = (jnp.asarray(rng.normal(size=shape), jnp.float32) / 8 for shape in ((64, 64), (64, 3072)))
+targets = jnp.asarray(rng.normal(size=(8 * os.cpu_count(), 3072)), jnp.float32)
+solve = pmapped(jax.vmap(lambda target: project(lambda phi: jnp.tanh(phi @ first) @ second - target, jnp.zeros(64), 20)[1]))
+errors = np.asarray(solve(targets))
+assert (errors[:, -1] < np.sum(np.square(targets), axis=1)).all()
+"""
+
+
+def test_every_core_a_device_does_not_stand_still():
+    """Nothing in a step waits for another thread of the pool whose threads are all busy with steps."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    subprocess.run([sys.executable, "-c", EVERY_CORE], env=environment, check=True, timeout=120)

@@ -7,9 +7,11 @@ gates is (condition of JᵀJ: 10⁴ and more). Gauss–Newton steps do not depen
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 DAMPING = 1e-2
@@ -57,7 +59,9 @@ def project(
         scale = jnp.where(diagonal > 0.0, jax.lax.rsqrt(diagonal), 0.0)
         scaled = scale[:, None] * hessian * scale + damping * jnp.eye(len(phi), dtype=phi.dtype)
         gradient = 0.5 * jax.grad(energy)(phi)
-        moved = phi - scale * jax.scipy.linalg.solve(scaled, scale * gradient, assume_a="pos")
+        # Conjugate gradients and not a batched Cholesky: that one waits inside XLA's CPU thread pool for other threads of the pool
+        # (jaxlib 0.10, ParallelBatchMap), and stands still for ever where every thread is a device that waits so.
+        moved = phi - scale * cg(partial(jnp.matmul, scaled), scale * gradient, maxiter=len(phi))[0]
         error = energy(moved)
         lower = error < best
         phi = jnp.where(lower, moved, phi)

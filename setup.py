@@ -61,7 +61,7 @@ setup(
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     packages=find_packages(include=["vcinr", "vcinr.*"]),
-    package_data={"vcinr": ["py.typed", "evaluation/published/*.json", "models/**/*"]},
+    package_data={"vcinr": ["py.typed", "evaluation/published/*.json", "models/**/*", "posterior/*.npy"]},
     entry_points={"console_scripts": ["vcinr = vcinr.cli.main:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -1,0 +1,1 @@
+"""Variational INRs: Gaussian posteriors, prior learning, blocks, relative entropy coding."""

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ import numpy as np
 
 from experiments.command_line import run_study
 from experiments.data import evenly_spaced
-from experiments.sparsity import FieldOnly, finished
+from experiments.peers import field_examples
+from experiments.sparsity import FieldOnly, finished, squared_error
 from vcinr.adaptation.warm_start import components
 from vcinr.batching import map_batches
+from vcinr.codecs.latent_codec import PROJECTED, LatentCodec
 from vcinr.codecs.vc_inr import VCINR, VCINRConfig
 from vcinr.config import build_config
 from vcinr.datasets.catalogue import load_split
@@ -41,7 +44,6 @@ from vcinr.model.finding import load
 from vcinr.model.places import ModelError
 from vcinr.provenance import provenance
 from vcinr.report.studies import save_study, study_table
-from vcinr.stage import Stage
 from vcinr.training.run import train
 
 PATCH = (32, 32)
@@ -64,6 +66,11 @@ ARMS: dict[str, dict[str, Any]] = {
     },
     "analysis": ANALYSIS,
     "analysis, shifts for gates": {**ANALYSIS, "field": {"modulation": "latent_shifts"}},
+    "analysis, shifts for gates, gentle": {
+        **ANALYSIS,
+        "field": {"modulation": "latent_shifts", "projection_gain": 0.1},
+        "meta": {"lr": 3e-4},
+    },
     "analysis, rank 8": {**ANALYSIS, "field": {"rank": 8}},
     "analysis, first layer gated": {**ANALYSIS, "field": {"gate_first": True}},
     "analysis, three layers": {**ANALYSIS, "field": {"num_layers": 3}},
@@ -85,47 +92,39 @@ def codec_of(arm: str, latent: int, steps: int) -> VCINR:
     return VCINR(build_config(VCINRConfig, merged(merged(BASE, ARMS[arm]), sized), "vc_inr"))
 
 
-def field_of(codec: VCINR, patches: PatchSource, seed: int, workdir: Path) -> tuple[dict[str, Any], float]:
+def field_of(codec: LatentCodec, patches: PatchSource, seed: int, workdir: Path) -> tuple[dict[str, Any], float]:
     """(parameters, CPU seconds) of training the field."""
     started = time.process_time()
     params = train(FieldOnly(codec), patches, seed=seed, workdir=workdir, quiet=True)
     return params, time.process_time() - started
 
 
-def steps_for(arm: str, latent: int, seconds: float, patches: PatchSource) -> dict[str, int]:
-    """Steps that an arm makes in ``seconds`` of CPU time."""
+def steps_for(made: Callable[[int], LatentCodec], seconds: float, patches: PatchSource) -> dict[str, int]:
+    """Steps that the codec ``made(steps)`` makes in ``seconds`` of CPU time."""
     spent = []
     for steps in CALIBRATION:
         with tempfile.TemporaryDirectory() as folder:
             # A first run of the same length compiles.
-            field_of(codec_of(arm, latent, steps), patches, 0, Path(folder) / "first")
-            spent.append(field_of(codec_of(arm, latent, steps), patches, 0, Path(folder) / "second")[1])
+            field_of(made(steps), patches, 0, Path(folder) / "first")
+            spent.append(field_of(made(steps), patches, 0, Path(folder) / "second")[1])
     return {"steps": max(40, round(seconds * (CALIBRATION[1] - CALIBRATION[0]) / max(spent[1] - spent[0], 1e-3)))}
 
 
-def squared_error(codec: VCINR, params: Any, values: jax.Array) -> jax.Array:
-    """MSE of one patch after the codec's own adaptation."""
-    return codec.distortion(params, codec.adapt(params, values), values)
-
-
-def measured(codec: VCINR, params: Any, values: np.ndarray, projection_steps: int) -> list[float]:
-    """PSNR in dB of each patch."""
+def measured(codec: LatentCodec, params: Any, values: np.ndarray, projection_steps: int) -> list[float]:
+    """PSNR in dB of each patch after the codec's own adaptation and as many Gauss–Newton steps."""
     adaptation = dataclasses.replace(codec.config.adaptation, projection_steps=projection_steps)
-    projected = VCINR(dataclasses.replace(codec.config, adaptation=adaptation))
+    projected = dataclasses.replace(codec, config=dataclasses.replace(codec.config, adaptation=adaptation))
     trained = {**projected.encoder_params(params), **projected.decoder_params(params)}
     return psnr_db(map_batches(squared_error, projected, trained, (values,), codec.config.encode_batch)).tolist()
 
 
-def run(
-    arm: str, latent: int, steps: int, projection: int, seed: int, patches: PatchSource, values: np.ndarray
-) -> dict[str, Any]:
-    """Trains one arm with one seed and measures it."""
-    codec = codec_of(arm, latent, steps)
+def run(codec: LatentCodec, projection: int, seed: int, patches: PatchSource, values: np.ndarray) -> dict[str, Any]:
+    """Trains a codec's field and measures it, projected too where its latent can be."""
     with tempfile.TemporaryDirectory() as folder:
         params, seconds = field_of(codec, patches, seed, Path(folder))
-    examples = sum(s.training.num_steps * s.training.batch_size for s in codec.field_stages() if isinstance(s, Stage))
-    found = {"own": measured(codec, params, values, 0), "projected": measured(codec, params, values, projection)}
-    return {**found, "cpu_s": round(seconds, 1), "examples": examples}
+    steps = {"own": 0, **({"projected": projection} if codec.config.field.modulation in PROJECTED else {})}
+    found = {name: measured(codec, params, values, count) for name, count in steps.items()}
+    return {**found, "cpu_s": round(seconds, 1), "examples": field_examples(codec)}
 
 
 def klt_psnr_db(train_values: np.ndarray, values: np.ndarray, latent: int) -> np.ndarray:
@@ -198,31 +197,37 @@ def study(options: argparse.Namespace) -> str:
         name = "".join(c if c.isalnum() else "_" for c in arm)
         budget = {"arm": merged(BASE, ARMS[arm]), "latent": options.latent, "seconds": options.seconds, "data": options.dataset}
         budget = json.loads(json.dumps(budget))
-        calibrate = partial(steps_for, arm, options.latent, options.seconds, patches)
+        calibrate = partial(steps_for, partial(codec_of, arm, options.latent), options.seconds, patches)
         calibrated = finished(workdir / f"{name}_steps.json", budget, calibrate)
         results = []
-        for seed in range(options.seeds):
+        for seed in itertools.count():
+            kept = workdir / f"{name}_{seed}.json"
+            if seed >= options.seeds and not kept.exists():
+                break
             settings = {**budget, "steps": calibrated["steps"], "projection": options.projection, "patches": len(values)}
-            make = partial(run, arm, options.latent, calibrated["steps"], options.projection, seed, patches, values)
-            results.append(finished(workdir / f"{name}_{seed}.json", settings, make))
+            codec = codec_of(arm, options.latent, calibrated["steps"])
+            make = partial(run, codec, options.projection, seed, patches, values)
+            results.append(finished(kept, settings, make))
             means = {key: float(np.mean(results[-1][key]) - floor.mean()) for key in ("own", "projected")}
             print(f"{arm}, seed {seed}: {means['own']:+.2f} dB, projected {means['projected']:+.2f} dB", flush=True)
         own, projected = (np.array([result[key] for result in results]) for key in ("own", "projected"))
         seconds = float(np.mean([result["cpu_s"] for result in results]))
         total += sum(result["cpu_s"] for result in results)
-        rows.append([arm, results[0]["examples"], f"{seconds:.0f}", own.mean(), gain(own, floor), gain(projected, floor)])
+        rows.append(
+            [arm, len(results), results[0]["examples"], f"{seconds:.0f}", own.mean(), gain(own, floor), gain(projected, floor)]
+        )
     found = save_study(
         options.record or f"docs/results/studies/gains_{options.dataset}_{options.latent}.json",
         title=f"Fields against the KLT at {options.latent} numbers per 32×32 patch: {options.dataset}",
         about=(
-            f"PSNR in dB before quantisation, mean over {len(values)} validation patches and {options.seeds} seeds, against "
+            f"PSNR in dB before quantisation, mean over {len(values)} validation patches and the seeds, against "
             f"{options.latent} principal components of the same training patches ({floor.mean():.2f} dB). Every arm: 5 sine "
             f"layers of 64 units, rank 4, a plain start and {options.seconds:g} s of CPU for its field unless its name says "
             f"otherwise (compilation and a warm start come on top: column CPU s), batches of 16, 256 random coordinates each. "
             f"Projected: {options.projection} damped Gauss–Newton steps from the arm's own latent. ± standard error over "
             f"patches, ± over seeds."
         ),
-        columns=["arm", "training examples", "CPU s", "PSNR dB", "over the KLT, dB", "projected, over the KLT, dB"],
+        columns=["arm", "seeds", "training examples", "CPU s", "PSNR dB", "over the KLT, dB", "projected, over the KLT, dB"],
         rows=rows,
         command=(
             f"python -m experiments.gains --workdir=DIR --dataset={options.dataset} --latent={options.latent} "
@@ -242,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dataset", default="cifar10_small", help="a prepared set of pictures (%(default)s)")
     parser.add_argument("--latent", type=int, default=64, help="numbers per patch (%(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="CPU time of each training (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, … (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …; more that are finished count too (%(default)s)")
     parser.add_argument("--projection", type=int, default=8, help="Gauss–Newton steps (%(default)s)")
     parser.add_argument("--patches", type=int, default=96, help="validation patches (%(default)s)")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), metavar="ARM", help="some of the arms (all)")

@@ -1,0 +1,238 @@
+"""What more numbers per patch buy, by how they act on the field: gates, shifts and sparse shifts, at equal CPU time.
+
+    python -m experiments.latent_sizes --workdir=DIR [--sizes 64 128 256] [--seconds 5 10 20 40] [--longer 80 160] [--record=FILE]
+
+Every point of a learning curve is a training of its own, as long as its CPU time, so that each has run down its learning rate.
+The first method at the first size is trained for longer too, and its gain over the KLT is fitted against the training examples
+and extrapolated. All is measured before quantisation, on validation patches of CIFAR-10, in decibels over as many principal
+components. A finished training is kept in DIR and not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from experiments import gains
+from experiments.command_line import run_study
+from experiments.sparsity import finished
+from vcinr.codecs import make_codec
+from vcinr.codecs.latent_codec import LatentCodec
+from vcinr.devices import use_cpu_cores
+from vcinr.provenance import provenance
+from vcinr.report.studies import save_study, study_table
+
+DATASET = "cifar10_small"
+DRAWS = 2000
+SHIFTS = {"num_layers": 5, "width": 64}
+LOOP = {"num_steps": 3, "initial_step": 0.1, "subset": 256}
+TRAINING = {"batch_size": 16, "final_lr_fraction": 0.02, "collapse_db": 0.0, "eval_every": 0, "checkpoint_every": 0}
+
+
+def shifts(numbers: int, steps: int) -> LatentCodec:
+    """Shifts linear in the latent, found by three fixed steps, ten in encoding: COIN++ with its demo's settings."""
+    meta = {**TRAINING, "num_steps": steps, "lr": 5e-4, "warmup_steps": min(300, steps // 10)}
+    field = {**SHIFTS, "omega_0": 30.0, "latent_dim": numbers}
+    settings = {"field": field, "adaptation": {**LOOP, "encode_steps": 10}, "meta": meta, "encode_batch": 16}
+    return make_codec("coinpp", settings)
+
+
+def sparse_shifts(numbers: int, steps: int) -> LatentCodec:
+    """As many open shifts: structured MSCN with its demo's settings, five ninths of the steps with random gates."""
+    gated, training = 5 * steps // 9, {**TRAINING, "lr": 3e-4, "warmup_steps": min(20, steps // 10)}
+    settings = {
+        "field": {**SHIFTS, "modulation": "shifts"},
+        "adaptation": {**LOOP, "step_rate": 20.0},
+        "gates": {"apply": "modulation", "target": numbers / (SHIFTS["num_layers"] * SHIFTS["width"])},
+        "sparsify": {**training, "num_steps": gated, "final_lr_fraction": 0.3},
+        "meta": {**training, "num_steps": steps - gated},
+        "encode_batch": 16,
+    }
+    return make_codec("mscn_structured", settings)
+
+
+METHODS: dict[str, Callable[[int, int], LatentCodec]] = {
+    "low-rank gates, analysis": partial(gains.codec_of, "analysis"),
+    "linear shifts, analysis": partial(gains.codec_of, "analysis, shifts for gates, gentle"),
+    "linear shifts, inner loop (COIN++)": shifts,
+    "sparse shifts, inner loop (MSCN)": sparse_shifts,
+}
+"""Method → function of numbers per patch and training steps that makes its codec."""
+
+COLUMNS = ("method", "numbers", "CPU s", "training examples", "PSNR dB", "over the KLT, dB", "projected, over the KLT, dB")
+
+Curve = Sequence[Mapping[str, Any]]
+"""Results of `experiments.gains.run`, by rising CPU time."""
+
+
+def extrapolated(examples: Sequence[int], gain_db: Float[np.ndarray, "t m"], target_db: float) -> dict[str, Any]:
+    """Examples at which a + b log₁₀ N reaches ``target_db``, fitted to mean gains of trainings on N examples.
+
+    A gain linear in log N is a power law of the mean squared error in N. ``gain_db``: one row per training, one column per patch.
+
+    Returns:
+      "slope" b in dB per tenfold N, "examples" N; "slope_interval" and "examples_interval" of 95 % by drawing the patches, then
+      the residuals of the fit, anew. N is infinite where b is not positive.
+    """
+    at, rng = np.log10(np.asarray(examples, np.float64)), np.random.default_rng(0)
+
+    def fitted(mean: np.ndarray) -> tuple[float, float, np.ndarray]:
+        slope, offset = np.polyfit(at, mean, 1)
+        log_needed = (target_db - offset) / slope if slope > 0 else np.inf
+        return float(slope), 10.0 ** min(log_needed, 300.0) if np.isfinite(log_needed) else np.inf, slope * at + offset
+
+    slope, needed, _ = fitted(gain_db.mean(1))
+    draws = []
+    for _ in range(DRAWS):
+        mean = gain_db[:, rng.integers(gain_db.shape[1], size=gain_db.shape[1])].mean(1)
+        line = fitted(mean)[2]
+        # Two of the residuals' degrees of freedom went into the line.
+        residuals = (mean - line) * np.sqrt(len(at) / max(len(at) - 2, 1))
+        draws.append(fitted(line + rng.choice(residuals, len(at)))[:2])
+    low, high = np.quantile(np.array(draws), (0.025, 0.975), axis=0, method="nearest")
+    intervals = {"slope_interval": (low[0], high[0]), "examples_interval": (low[1], high[1])}
+    return {"slope": slope, "examples": needed, **{k: tuple(map(float, v)) for k, v in intervals.items()}}
+
+
+def best(result: Mapping[str, Any]) -> np.ndarray:
+    """PSNR in dB of each patch, projected where the latent can be."""
+    return np.array(result.get("projected", result["own"]))
+
+
+def row_of(method: str, numbers: int, seconds: Sequence[float], curve: Curve, floor: np.ndarray) -> list[Any]:
+    """One row of the table: a learning curve, value by value."""
+
+    def over(key: str) -> str | None:
+        means = (np.mean(np.array(result[key]) - floor) for result in curve if key in result)
+        return ", ".join(f"{mean:+.2f}" for mean in means) or None
+
+    examples = ", ".join(f"{result['examples']:,}" for result in curve)
+    spent = ", ".join(f"{each:g}" for each in seconds)
+    return [method, numbers, spent, examples, float(best(curve[-1]).mean()), over("own"), over("projected")]
+
+
+def plot(path: Path, curves: Mapping[tuple[str, int], Curve], floors: Mapping[int, np.ndarray], budgets: Sequence[float]) -> None:
+    """Draws quality against numbers per patch after equal time, and gains over the KLT against training examples."""
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    sizes = list(floors)
+    left.plot(sizes, [floors[size].mean() for size in sizes], color="black", linestyle="--", label="KLT")
+    for colour, method in zip(("C0", "C1", "C2", "C3"), METHODS, strict=True):
+        after = {size: curves[method, size][len(budgets) - 1] for size in sizes}
+        left.plot(sizes, [best(after[size]).mean() for size in sizes], color=colour, marker="o", label=method)
+        for style, size in zip(("-", "--", ":"), sizes, strict=False):
+            curve = curves[method, size]
+            over = [np.mean(best(result) - floors[size]) for result in curve]
+            right.plot([result["examples"] for result in curve], over, style, color=colour, marker=".", label=f"{method}, {size}")
+    right.axhline(0.0, color="black", linewidth=0.8)
+    left.set(xscale="log", xlabel="numbers per 32×32 patch", ylabel=f"PSNR dB after {budgets[-1]:g} CPU s")
+    left.set_xticks(sizes, [str(size) for size in sizes])
+    left.minorticks_off()
+    right.set(xscale="log", xlabel="training examples", ylabel="PSNR over the KLT, dB")
+    left.legend(fontsize=8)
+    right.legend(fontsize=6)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+
+
+def needed(found: Mapping[str, Any], method: str, size: int, target_db: float) -> str:
+    """What a fit says, in words."""
+    (low, high), (few, many) = found["slope_interval"], found["examples_interval"]
+    return (
+        f"Projected gain of {method} with {size} numbers, all its trainings: {found['slope']:+.2f} dB per tenfold examples "
+        f"(95 %: {low:+.2f} to {high:+.2f}), so {target_db:+g} dB would take {found['examples']:.1e} examples "
+        f"(95 %: {few:.1e} to {many:.1e}) if the line went on so far; a line in log N is a power law of the squared error. "
+        f"The interval draws patches and residuals of the fit anew, and knows of no bend."
+    )
+
+
+def study(options: argparse.Namespace) -> str:
+    """Runs what is not finished yet, writes the study with its figure and returns its table."""
+    workdir, source, started = Path(options.workdir), provenance(), time.process_time()
+    workdir.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+    curves, rows, floors, total = {}, [], {}, 0.0
+    for size in options.sizes:
+        patches, values, floors[size] = gains.patches_and_floor(DATASET, options.patches, size)
+        for method, make in METHODS.items():
+            name = f"{''.join(c if c.isalnum() else '_' for c in method)}_{size}"
+            codec = json.loads(json.dumps({"codec": repr(make(size, 1000).config)}))
+            calibrate = partial(gains.steps_for, partial(make, size), 100.0, patches)
+            steps = finished(workdir / f"{name}_steps.json", codec, calibrate)["steps"]
+            first = (method, size) == (next(iter(METHODS)), options.sizes[0])
+            budgets = [*options.seconds, *(options.longer if first else [])]
+            curve = []
+            for seconds in budgets:
+                trained = make(size, max(40, round(steps * seconds / 100.0)))
+                settings = {**codec, "steps": steps, "projection": options.projection, "patches": len(values)}
+                measure = partial(gains.run, trained, options.projection, 0, patches, values)
+                curve.append(finished(workdir / f"{name}_{seconds:g}.json", settings, measure))
+            curves[method, size] = curve
+            rows.append(row_of(method, size, budgets, curve, floors[size]))
+            total += sum(result["cpu_s"] for result in curve)
+            print(*rows[-1], sep="; ", flush=True)
+    record = Path(options.record)
+    plot(record.with_suffix(".png"), curves, floors, options.seconds)
+    method, size = next(iter(METHODS)), options.sizes[0]
+    examples = [result["examples"] for result in curves[method, size]]
+    over = np.stack([best(result) - floors[size] for result in curves[method, size]])
+    components = ", ".join(f"{floors[size].mean():.2f} dB with {size}" for size in options.sizes)
+    found = save_study(
+        record,
+        title="Numbers per patch: gates, shifts and sparse shifts over the KLT",
+        about=(
+            f"PSNR in dB before quantisation, mean over {options.patches} validation patches of {DATASET}, one seed, 5 sine "
+            f"layers of 64 units. The same number of principal components of the training patches gives {components}. Every CPU "
+            f"time is a training of its own from a plain start (compilation left out), batches of 16, 256 random coordinates "
+            f"each; gains are in the order of the times. PSNR: after the longest, projected where there is projection: "
+            f"{options.projection} damped Gauss–Newton steps from the analysis or the inner loop. Sparse shifts have none. "
+            f"COIN++ and MSCN have the learning rates and inner loops of their demos."
+        ),
+        columns=COLUMNS,
+        rows=rows,
+        command=(
+            f"python -m experiments.latent_sizes --workdir=DIR --sizes {' '.join(map(str, options.sizes))} "
+            f"--seconds {' '.join(f'{each:g}' for each in options.seconds)} "
+            f"--longer {' '.join(f'{each:g}' for each in options.longer)} --patches={options.patches}"
+        ),
+        source=source,
+        duration_s=max(total, time.process_time() - started),
+        notes=" ".join(
+            [needed(extrapolated(examples, over, options.target), method, size, options.target), options.notes]
+        ).strip(),
+        figures=[record.with_suffix(".png").name],
+    )
+    return study_table(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the study and prints its table; the exit status is 1 where data are missing or DIR has other settings."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.latent_sizes", description="Numbers per patch, by method.")
+    parser.add_argument("--workdir", required=True, help="folder of the runs, which resume there")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256], help="numbers per patch (64 128 256)")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[5, 10, 20, 40], help="CPU times (5 10 20 40)")
+    parser.add_argument("--longer", type=float, nargs="*", default=[80, 160], help="more of the first method's (80 160)")
+    parser.add_argument("--projection", type=int, default=8, help="Gauss–Newton steps (%(default)s)")
+    parser.add_argument("--patches", type=int, default=96, help="validation patches (%(default)s)")
+    parser.add_argument("--target", type=float, default=1.0, help="gain in dB to extrapolate to (%(default)s)")
+    parser.add_argument("--record", default="docs/results/studies/latent_sizes.json", help="the file to write (%(default)s)")
+    parser.add_argument("--notes", default="", help="what came out")
+    options = parser.parse_args(arguments)
+    use_cpu_cores()
+    return run_study(study, options)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

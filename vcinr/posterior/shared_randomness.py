@@ -73,5 +73,10 @@ def candidate_normals(seed: Any, block: Any, indices: Any, num_dimensions: int, 
     groups = xp.arange(-(-num_dimensions // 8), dtype=xp.uint32)[None, :]
     zero = xp.zeros_like(indices)
     words = xp.stack(xp.broadcast_arrays(*philox((indices, groups, zero, zero), (seed, block), xp)), axis=-1)
-    halves = xp.stack([words & _HALF, words >> _16], axis=-1).reshape(indices.shape[0], -1)
-    return xp.asarray(normal_quantiles())[halves[:, :num_dimensions].astype(xp.int32)]
+    return normals_of_words(words, xp).reshape(indices.shape[0], 8 * groups.shape[1])[:, :num_dimensions]
+
+
+def normals_of_words(words: Any, xp: ModuleType = np) -> Any:
+    """Eight standard normals of four random words: uint32 [..., 4] → float32 [..., 8], the low half of a word first."""
+    halves = xp.stack([words & _HALF, words >> _16], axis=-1).reshape(*words.shape[:-1], 8)
+    return xp.asarray(normal_quantiles())[halves.astype(xp.int32)]

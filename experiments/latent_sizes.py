@@ -34,7 +34,11 @@ from vcinr.provenance import provenance
 from vcinr.report.studies import save_study, study_table
 
 DATASET = "cifar10_small"
-DRAWS = 2000
+DRAWS = 500
+LATE = 4
+"""Trainings, the longest ones, through which the line in log N goes: early on, gains grow faster."""
+POWERS = tuple(np.linspace(0.1, 2.0, 20))
+"""Powers of N among which the one that fits best is taken."""
 
 
 def sparse_shifts(numbers: int, steps: int) -> LatentCodec:
@@ -65,33 +69,45 @@ Curve = Sequence[Mapping[str, Any]]
 """Results of `experiments.gains.run`, by rising CPU time."""
 
 
-def extrapolated(examples: Sequence[int], gain_db: Float[np.ndarray, "t m"], target_db: float) -> dict[str, Any]:
-    """Examples at which a + b log₁₀ N reaches ``target_db``, fitted to mean gains of trainings on N examples.
+def fitted(log_examples: np.ndarray, mean_db: np.ndarray, powers: Sequence[float], target_db: float) -> tuple[Any, np.ndarray]:
+    """(("slope", "ceiling", "examples"), fitted values) of the best of a + b log₁₀ N (power 0) and a − b (N / N₀)^−power."""
+    fits = []
+    for power in powers:
+        x = log_examples if power == 0.0 else -(10.0 ** (-power * (log_examples - log_examples[0])))
+        slope = np.mean((x - x.mean()) * mean_db) / np.var(x)
+        offset = mean_db.mean() - slope * x.mean()
+        at = (target_db - offset) / slope if slope > 0.0 else np.inf
+        if power > 0.0:
+            at = log_examples[0] - np.log10(-at) / power if at < 0.0 else np.inf
+        ceiling = np.inf if power == 0.0 else offset
+        found = (float(slope), float(ceiling), float(10.0**at) if at < 300.0 else np.inf)
+        fits.append((np.sum(np.square(slope * x + offset - mean_db)), found, slope * x + offset))
+    return min(fits, key=lambda fit: fit[0])[1:]
 
-    A gain linear in log N is a power law of the mean squared error in N. ``gain_db``: one row per training, one column per patch.
+
+def extrapolated(
+    examples: Sequence[int], gain_db: Float[np.ndarray, "t m"], target_db: float, powers: Sequence[float] = (0.0,)
+) -> dict[str, tuple[float, float, float]]:
+    """(value, and an interval of 95 %) of what a fit to gains of trainings on N examples says of more examples.
+
+    A gain that is linear in log N, power 0, is a power law of the mean squared error in N. ``gain_db``: one row per training, one
+    column per patch. The interval draws the patches, then the residuals of the fit, anew.
 
     Returns:
-      "slope" b in dB per tenfold N, "examples" N; "slope_interval" and "examples_interval" of 95 % by drawing the patches, then
-      the residuals of the fit, anew. N is infinite where b is not positive.
+      "slope" b in dB, per tenfold N where the power is 0; "ceiling" in dB; "examples" N at which the fit reaches ``target_db``,
+      infinite where it never does.
     """
-    at, rng = np.log10(np.asarray(examples, np.float64)), np.random.default_rng(0)
-
-    def fitted(mean: np.ndarray) -> tuple[float, float, np.ndarray]:
-        slope, offset = np.polyfit(at, mean, 1)
-        log_needed = (target_db - offset) / slope if slope > 0 else np.inf
-        return float(slope), 10.0 ** min(log_needed, 300.0) if np.isfinite(log_needed) else np.inf, slope * at + offset
-
-    slope, needed, _ = fitted(gain_db.mean(1))
-    draws = []
+    log_examples, rng = np.log10(np.asarray(examples, np.float64)), np.random.default_rng(0)
+    found, draws = fitted(log_examples, gain_db.mean(1), powers, target_db)[0], []
+    # Residuals are smaller than errors by the degrees of freedom that went into the fit.
+    freedom = max(len(examples) - (2 if len(powers) == 1 else 3), 1)
     for _ in range(DRAWS):
         mean = gain_db[:, rng.integers(gain_db.shape[1], size=gain_db.shape[1])].mean(1)
-        line = fitted(mean)[2]
-        # Two of the residuals' degrees of freedom went into the line.
-        residuals = (mean - line) * np.sqrt(len(at) / max(len(at) - 2, 1))
-        draws.append(fitted(line + rng.choice(residuals, len(at)))[:2])
+        line = fitted(log_examples, mean, powers, target_db)[1]
+        residuals = (mean - line) * np.sqrt(len(examples) / freedom)
+        draws.append(fitted(log_examples, line + rng.choice(residuals, len(examples)), powers, target_db)[0])
     low, high = np.quantile(np.array(draws), (0.025, 0.975), axis=0, method="nearest")
-    intervals = {"slope_interval": (low[0], high[0]), "examples_interval": (low[1], high[1])}
-    return {"slope": slope, "examples": needed, **{k: tuple(map(float, v)) for k, v in intervals.items()}}
+    return {key: tuple(map(float, row)) for key, *row in zip(("slope", "ceiling", "examples"), found, low, high, strict=True)}
 
 
 def best(result: Mapping[str, Any]) -> np.ndarray:
@@ -137,14 +153,25 @@ def plot(path: Path, curves: Mapping[tuple[str, int], Curve], floors: Mapping[in
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
-def needed(found: Mapping[str, Any], method: str, size: int, target_db: float) -> str:
-    """What a fit says, in words."""
-    (low, high), (few, many) = found["slope_interval"], found["examples_interval"]
+def needed(curve: Curve, floor: np.ndarray, name: str, target_db: float) -> str:
+    """What the longest learning curve says of more examples, in words."""
+    examples, over = [result["examples"] for result in curve], np.stack([best(result) - floor for result in curve])
+    line = extrapolated(examples[-LATE:], over[-LATE:], target_db)
+    curved = extrapolated(examples, over, target_db, POWERS)
+    slope, ceiling, by_line, by_power = (
+        f"{value:{how}} (95 %: {low:{how}} to {high:{how}})"
+        for (value, low, high), how in (
+            (line["slope"], "+.2f"),
+            (curved["ceiling"], "+.2f"),
+            (line["examples"], ".1e"),
+            (curved["examples"], ".1e"),
+        )
+    )
     return (
-        f"Projected gain of {method} with {size} numbers, all its trainings: {found['slope']:+.2f} dB per tenfold examples "
-        f"(95 %: {low:+.2f} to {high:+.2f}), so {target_db:+g} dB would take {found['examples']:.1e} examples "
-        f"(95 %: {few:.1e} to {many:.1e}) if the line went on so far; a line in log N is a power law of the squared error. "
-        f"The interval draws patches and residuals of the fit anew, and knows of no bend."
+        f"Projected gain of {name} against training examples N. A line in log N, which is a power law of the squared error, "
+        f"through its last {LATE} trainings: {slope} dB per tenfold N, and {target_db:+g} dB at N = {by_line}. A power law of "
+        f"the gain with a ceiling, through all {len(curve)} trainings: ceiling {ceiling} dB, and {target_db:+g} dB at N = "
+        f"{by_power}; inf: never. Intervals draw patches and residuals of the fit anew."
     )
 
 
@@ -176,8 +203,7 @@ def study(options: argparse.Namespace) -> str:
     record = Path(options.record)
     plot(record.with_suffix(".png"), curves, floors, options.seconds)
     method, size = next(iter(METHODS)), options.sizes[0]
-    examples = [result["examples"] for result in curves[method, size]]
-    over = np.stack([best(result) - floors[size] for result in curves[method, size]])
+    outlook = needed(curves[method, size], floors[size], f"{method} with {size} numbers", options.target)
     components = ", ".join(f"{floors[size].mean():.2f} dB with {size}" for size in options.sizes)
     found = save_study(
         record,
@@ -199,9 +225,7 @@ def study(options: argparse.Namespace) -> str:
         ),
         source=source,
         duration_s=max(total, time.process_time() - started),
-        notes=" ".join(
-            [needed(extrapolated(examples, over, options.target), method, size, options.target), options.notes]
-        ).strip(),
+        notes=f"{outlook} {options.notes}".strip(),
         figures=[record.with_suffix(".png").name],
     )
     return study_table(found)

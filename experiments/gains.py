@@ -178,6 +178,7 @@ def study_of_models(options: argparse.Namespace) -> str:
         command=f"python -m experiments.gains --models {' '.join(options.models)} --patches={options.patches}",
         source=source,
         duration_s=time.time() - started,
+        notes=options.notes,
     )
     return study_table(found)
 
@@ -235,6 +236,7 @@ def study(options: argparse.Namespace) -> str:
         ),
         source=source,
         duration_s=total,
+        notes=options.notes,
     )
     return study_table(found)
 
@@ -252,6 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--patches", type=int, default=96, help="validation patches (%(default)s)")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), metavar="ARM", help="some of the arms (all)")
     parser.add_argument("--record", default="", help="the JSON file to write (docs/results/studies/gains_DATASET_LATENT.json)")
+    parser.add_argument("--notes", default="", help="what came out")
     options = parser.parse_args(arguments)
     use_cpu_cores()
     return run_study(study, options, ModelError)

@@ -120,6 +120,9 @@ def test_bias_falls_with_extra_bits_and_its_bound_says_nothing_yet():
     w = np.random.default_rng(0).normal(m, s, 100000)
     ratios = stats.norm.logpdf(w, m, s) - stats.norm.logpdf(w)
     assert rec.total_variation_bound(ratios, 8) > 1
+    # By hand: a divergence of 1 bit, and a quarter of the samples at 3 bits above it.
+    by_hand = np.log(2) * np.array([0, 0, 0, 4])
+    assert rec.total_variation_bound(by_hand, 2) == pytest.approx(4 * np.sqrt(2**-0.5 + 2 * np.sqrt(1 / 4)))
     # Far beyond the spread of the ratios the bound is 4 · 2^(−t/8).
     assert rec.total_variation_bound(ratios, 80) == pytest.approx(4 * 2**-10)
 

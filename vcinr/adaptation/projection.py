@@ -59,7 +59,7 @@ def project(
         scale = jnp.where(diagonal > 0.0, jax.lax.rsqrt(diagonal), 0.0)
         scaled = scale[:, None] * hessian * scale + damping * jnp.eye(len(phi), dtype=phi.dtype)
         gradient = 0.5 * jax.grad(energy)(phi)
-        # Conjugate gradients and not a batched Cholesky: that one waits inside XLA's CPU thread pool for other threads of the pool
+        # Conjugate gradients and not a batched Cholesky: that one waits in XLA's CPU thread pool for other threads of the pool
         # (jaxlib 0.10, ParallelBatchMap), and stands still for ever where every thread is a device that waits so.
         moved = phi - scale * cg(partial(jnp.matmul, scaled), scale * gradient, maxiter=len(phi))[0]
         error = energy(moved)

@@ -29,6 +29,8 @@ CODECS = _Codecs(
     {
         "coin": ("coin", "Coin", "CoinConfig"),
         "coinpp": ("coinpp", "CoinPP", "CoinPPConfig"),
+        "combiner": ("combiner", "Combiner", "CombinerConfig"),
+        "combiner_plus": ("combiner", "CombinerPlus", "CombinerPlusConfig"),
         "contextual_inr": ("contextual_inr", "ContextualINR", "ContextualINRConfig"),
         "functa": ("functa", "Functa", "FunctaConfig"),
         "klt": ("klt", "KLT", "KLTConfig"),

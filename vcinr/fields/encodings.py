@@ -30,6 +30,23 @@ def nerf(coords: Float[Array, "*n d"], num_frequencies: int, scale: float) -> Fl
     return jnp.concatenate([coords, waves.reshape(*coords.shape[:-1], -1)], axis=-1)
 
 
+def geometric_frequencies(num_frequencies: int, base: float) -> np.ndarray:
+    """π base^(i / (num_frequencies − 1)) for i < num_frequencies, float32: from π to base π radians per unit of coordinate."""
+    exponents = np.arange(num_frequencies) / max(num_frequencies - 1, 1)
+    return (np.pi * float(base) ** exponents).astype(np.float32)
+
+
+def geometric(coords: Float[Array, "*n d"], num_frequencies: int, base: float) -> Float[Array, "*n e"]:
+    """(cos(a⁰ π x), …, cos(a π x), sin(a⁰ π x), …, sin(a π x)), so e = 2 d L (He 2023, equation 3.11).
+
+    num_frequencies: L, exponents 0 to 1 in equal steps.
+    base: a; 1024 in the thesis.
+    """
+    angles = coords[..., None, :] * jnp.asarray(geometric_frequencies(num_frequencies, base), coords.dtype)[:, None]
+    waves = jnp.stack([fast_cos(angles), fast_sin(angles)], axis=-3)
+    return waves.reshape(*coords.shape[:-1], -1)
+
+
 def gaussian_matrix(coord_dim: int, num_frequencies: int, scale: float) -> np.ndarray:
     """B float32 [num_frequencies, coord_dim], drawn from N(0, scale²) with a fixed seed, so that files need not store it.
 
@@ -67,6 +84,11 @@ ENCODINGS: dict[str, Encoding] = {
         width=lambda d, count: d * (1 + 2 * count),
         apply=nerf,
         highest=lambda d, count, scale: float(nerf_frequencies(count, scale).max()),
+    ),
+    "geometric": Encoding(
+        width=lambda d, count: 2 * d * count,
+        apply=geometric,
+        highest=lambda d, count, scale: float(geometric_frequencies(count, scale).max()),
     ),
     "gaussian": Encoding(
         width=lambda d, count: 2 * count,

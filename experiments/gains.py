@@ -233,6 +233,7 @@ def study(options: argparse.Namespace) -> str:
         command=(
             f"python -m experiments.gains --workdir=DIR --dataset={options.dataset} --latent={options.latent} "
             f"--seconds={options.seconds:g} --seeds={options.seeds} --projection={options.projection}"
+            f"{''.join([' --arms', *(f' {arm!r}' for arm in options.arms)]) if options.arms else ''}"
         ),
         source=source,
         duration_s=total,

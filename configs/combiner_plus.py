@@ -26,7 +26,7 @@ def demo() -> ConfigDict:
         {"name": "demo", "test_tiles": 32, "test_limit": 16},
         {
             **SMALL,
-            "betas": (1e-4, 3e-5, 1e-5, 3e-6),
+            "betas": (1e-4, 2e-5, 5e-6, 2e-6),
             "prior": {
                 **QUICK_PLUS,
                 "num_patches": 128,
@@ -49,12 +49,12 @@ def cifar10_small() -> ConfigDict:
         {"name": "cifar10_small", "test_limit": 64},
         {
             **SMALL,
-            "betas": (5e-5, 2e-5, 5e-6, 1e-6),
+            "betas": (5e-5, 1e-5, 3e-6, 1e-6),
             "prior": {
                 **QUICK_PLUS,
-                "num_patches": 2048,
-                "training": {**QUICK_PLUS["training"], "num_steps": 10_000, "checkpoint_every": 1000},
-                "go_on_steps": 3000,
+                "num_patches": 512,
+                "training": {**QUICK_PLUS["training"], "num_steps": 6000, "checkpoint_every": 1000},
+                "go_on_steps": 4000,
             },
             "coding": {**CODING_PLUS, "num_steps": 1500},
         },

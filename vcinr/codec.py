@@ -153,9 +153,7 @@ class Codec:
         """The operating point for a signal within ``bpp`` bits per sample, where ``searches``."""
         raise NotImplementedError
 
-    def encode(
-        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
-    ) -> list[Code]:
+    def encode(self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST) -> list[Code]:
         """Codes of a batch of signals (host). ValueError for an effort that the codec does not have."""
         raise NotImplementedError
 

@@ -147,4 +147,40 @@ COMBINATIONS: tuple[Combination, ...] = (
     Combination(
         "weight update, NeRF encoding", "MAML, then Adam, L1", "symmetric, AdaRound, QAT", "tables of the file", "strumpler_meta"
     ),
+    Combination(
+        "SIREN, geometric encoding, all weights random",
+        "posterior by β-ELBO",
+        "none: a sample",
+        "A* coding",
+        "combiner",
+        {"field": {"num_layers": 2, "width": 4, "latent_dim": 1, "num_frequencies": 2}},
+    ),
+    Combination(
+        "SIREN, weights A h and positional encoding random",
+        "posterior by β-ELBO",
+        "none: a sample",
+        "A* coding",
+        "combiner_plus",
+        {
+            "field": {"num_layers": 2, "width": 4, "latent_dim": 1, "num_frequencies": 2},
+            "positional": {"channels": 2, "stride": 2, "widths": (2,), "outputs": 2},
+        },
+    ),
+    Combination(
+        "SIREN, all weights random",
+        "posterior by β-ELBO",
+        "none: a sample",
+        "minimal random coding",
+        "combiner",
+        {"field": {"encoding": "none", "num_layers": 2, "width": 4}, "coding": {"method": "minimal_random"}},
+    ),
+    Combination(
+        "low-rank gates, all weights random",
+        "posterior by β-ELBO",
+        "none: a sample",
+        "A* coding",
+        "combiner",
+        {"field": {"modulation": "low_rank_gates"}},
+        refused='field.modulation is "none"',
+    ),
 )

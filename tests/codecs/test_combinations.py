@@ -29,14 +29,19 @@ SMALL = {
     "num_steps": 2,
     "num_layers": 2,
     "num_frequencies": 2,
-    "coding": {"adaround": {"num_steps": 2}, "retraining": {"num_steps": 2}},
     "target": 0.3,
     "rounds": 1,
+    "betas": (1e-4, 1e-5),
+    "prior": {"training": ONE_STEP, "num_patches": 8, "first_update": 9, "update_every": 1},
     "field": {"num_layers": 2, "width": 6, "latent_dim": 3, "rank": 1, "hyper_width": 6, "hyper_depth": 1, "num_frequencies": 2},
     "gates": {"target": 0.3},
     "meta": ONE_STEP,
     "sparsify": ONE_STEP,
     "retrain": ONE_STEP,
+}
+SMALL_CODING = {
+    "strumpler": {"adaround": {"num_steps": 2}, "retraining": {"num_steps": 2}},
+    "combiner": {"num_steps": 2, "fine_tune_steps": 1, "budget": 8},
 }
 SMALL_COMPRESSION = {
     "uniform": {"bits": (5,), "num_latents": 16},
@@ -62,6 +67,8 @@ def config_of(combination):
     for key, value in SMALL.items():
         if key in keys:
             config[key] = dict(value) if isinstance(value, dict) else value
+    if "coding" in keys:
+        config["coding"] = SMALL_CODING[combination.codec.partition("_")[0]]
     if "compression" in keys:
         kind = combination.config.get("compression", {}).get("kind", CODECS[combination.codec][1]().compression.kind)
         config["compression"] = SMALL_COMPRESSION[kind]

@@ -218,9 +218,7 @@ def test_the_uniform_quantiser_reaches_k_deviations_and_clips_there():
 
 def test_one_range_and_one_table_for_all():
     rows = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32) * [1.0, 2.0, 3.0]
-    points = UniformCompression(UniformConfig(bits=(4,), one_range=True, one_table=True)).points(
-        ArraySource({"latent": rows})
-    )
+    points = UniformCompression(UniformConfig(bits=(4,), one_range=True, one_table=True)).points(ArraySource({"latent": rows}))
     assert len(set(points["0"]["step"].tolist())) == 1
     assert len(points["0"]["tables"]["first"]) == 1
 

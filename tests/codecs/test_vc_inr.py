@@ -229,5 +229,3 @@ def test_more_inner_steps_and_true_curvature_lower_the_loss_from_the_start():
     before = signal_loss(config, trained["shared"], trained["latent_init"], values)
     after, _ = meta_loss(config, trained, {"values": values})
     assert float(after) < float(before)
-
-

@@ -186,7 +186,7 @@ def test_every_stage_of_every_size_has_a_gradient_and_a_step(file, name):
         if stage.name.startswith("quantise_"):
             params = {**params, "points": {**params["points"], stage.name.removeprefix("quantise_"): trained}}
         elif stage.name != "warm_start":
-            params = jax.eval_shape(stage.finish, params, trained)
+            params = jax.eval_shape(stage.finish, params, trained, *own)
     assert steps == c.warm_start.enabled + 1 + (1 if file == "contextual_inr" else len(c.compression.lambdas))
 
 
@@ -206,13 +206,18 @@ def test_every_stage_of_every_peers_field_has_a_gradient(file, name):
             break
         rows = {"values": array(8, math.prod(built.training_patch), 3)}
         trained = jax.eval_shape(lambda key, params, rows, s=stage: s.init(key, params, Rows(rows)), key, params, rows)
+        own = []
+        if stage.per_signal is not None:
+            first = lambda key, params, rows, s=stage: s.per_signal.init(key, params, Rows(rows))
+            own = [jax.eval_shape(first, key, params, rows)]
         if kind not in seen:
             example, frozen = {"values": array(*rows["values"].shape[1:])}, jax.eval_shape(stage.frozen, params)
-            gradient, _ = jax.eval_shape(jax.grad(stage.loss, has_aux=True), trained, frozen, example, key)
+            states = [jax.tree.map(lambda leaf: array(*leaf.shape[1:]), tree) for tree in own]
+            gradient, _ = jax.eval_shape(jax.grad(stage.loss, has_aux=True), trained, frozen, example, key, *states)
             assert shapes(gradient) == shapes(trained)
             make_optimiser(stage.training, stage.lr_multipliers(trained) if stage.lr_multipliers else None)
         seen.add(kind)
-        params = jax.eval_shape(stage.finish, params, trained)
+        params = jax.eval_shape(stage.finish, params, trained, *own)
     two = ("meta_sparse_inr", "mscn_structured", "mscn_unstructured")
     assert len(seen) == {"coin": 0, "strumpler_basic": 0, **dict.fromkeys(two, 2)}.get(built.name, 1)
 

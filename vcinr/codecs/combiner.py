@@ -53,7 +53,7 @@ class CombinerConfig:
     betas: β of each operating point, from large (few bits) to small.
     prior: how the priors are learned.
     coding: how signals are coded.
-    go_on: whether the prior of each β but the smallest starts from that of the next smaller β. The thesis starts each anew.
+    go_on: whether the prior of each β but the largest starts from that of the β before. The thesis starts each anew.
     batch_samples: most samples fitted together, of signals of equal shape; a larger signal is fitted alone.
     decode_batch: batch size per device in decoding, in patches.
     seed: of the initial weights and of the order of dimensions.
@@ -122,10 +122,10 @@ class Combiner(Codec):
         return {"points": {}}
 
     def stages(self) -> tuple[AnyStage, ...]:
-        """For each β from the smallest: ``prior_i`` (algorithm 1), then ``blocks_i`` (algorithm 2)."""
+        """For each β: ``prior_i`` (algorithm 1), then ``blocks_i`` (algorithm 2)."""
         c, stages = self.config, []
-        for point in reversed(range(len(c.betas))):
-            first, last = not stages, point == 0
+        for point in range(len(c.betas)):
+            first, last = point == 0, point + 1 == len(c.betas)
             examples = self._examples if first else None
             beta = c.betas[point]
             go_on = c.go_on and not first

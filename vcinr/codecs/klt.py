@@ -106,9 +106,7 @@ class KLT(Codec):
             points[str(i)] = {"step": step, "tables": tables_from_columns(symbols).to_arrays()}
         return {**params, "mean": mean, "basis": basis, "points": points}
 
-    def encode(
-        self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST
-    ) -> list[Code]:
+    def encode(self, params: Params, signals: Sequence[Signal], point: int, request: EncodeRequest = QUICKEST) -> list[Code]:
         """Codes of signals, encoded together."""
         self.check_effort(request.effort)
         values = np.concatenate([s.values.reshape(s.grid.num_patches, -1) for s in signals])

@@ -82,9 +82,7 @@ class Compression:
         """Latent [m] of one patch → input [m] of `code`, float: symbols, or values that `code` still rounds."""
         raise NotImplementedError
 
-    def code(
-        self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0
-    ) -> list[Code]:
+    def code(self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0) -> list[Code]:
         """The symbol streams of each signal, on the host.
 
         Args:

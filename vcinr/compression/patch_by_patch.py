@@ -22,9 +22,7 @@ class PatchByPatch(Compression):
 
     streams = ("latent",)
 
-    def code(
-        self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0
-    ) -> list[Code]:
+    def code(self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0) -> list[Code]:
         """The outputs of `analyse` as integers: they are whole already."""
         del params, point, grids, effort
         return [Code({"latent": whole_symbols(part).ravel()}) for part in rows]

@@ -75,9 +75,7 @@ class ContextualCompression(Compression):
         c = self.config
         return {"groups": list(c.groups), "neighbour_dims": c.neighbour_dims, "octaves": c.octaves}
 
-    def code(
-        self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0
-    ) -> list[Code]:
+    def code(self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0) -> list[Code]:
         """Symbols of each signal, with the models that rounding has asked for, from what `analyse` gave of its patches, [p, k].
 
         effort: passes of `vcinr.context.refinement`.
@@ -107,9 +105,7 @@ class ContextualCompression(Compression):
         """
         return self._round(params, point, z)[0]
 
-    def _round(
-        self, params: Params, point: int, z: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    def _round(self, params: Params, point: int, z: np.ndarray) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:
         """The symbols of `round`, and stream → what `predict_table` gave for it, where rounding has asked and memory allows."""
         order = self.config.order
         own = params["points"][str(point)]

@@ -52,7 +52,7 @@ class Partition:
         return self.order[self.ends[block - 1] if block else 0 : self.ends[block]]
 
 
-def next_fit(kl_bits: Float[np.ndarray, " d"], budget: float, seed: int) -> Partition:
+def next_fit(kl_bits: Float[np.ndarray, " d"], budget: float | int, seed: int) -> Partition:
     """Blocks of at most ``budget`` bits by next-fit bin packing, in a random order (He 2023, algorithm 2).
 
     Args:

@@ -104,7 +104,7 @@ def prior_stage(
         if go_on:
             return params["fitted"]["posteriors"]
         _, mean = network.init(jax.random.key(seed))
-        rows = np.broadcast_to(np.asarray(mean), (len(source), network.size))
+        rows = jnp.broadcast_to(mean, (len(source), network.size))
         return to_tree(Gaussian(rows, np.broadcast_to(config.first_scale * network.typical_scale(), rows.shape)))
 
     def loss(trainable: Any, frozen: Any, example: Mapping[str, Any], key: jax.Array, own: Any):
@@ -156,7 +156,7 @@ def one_per_layer(network: WeightNetwork, prior: Gaussian) -> Gaussian:
     return Gaussian(np.zeros_like(prior.mean), scale.astype(np.float32))
 
 
-def blocks_stage(config: PriorConfig, budget: float, point: int, last: bool, seed: int) -> ClosedForm:
+def blocks_stage(config: PriorConfig, budget: int, point: int, last: bool, seed: int) -> ClosedForm:
     """The stage ``blocks_<point>``: partitions dimensions into blocks, and learns where posteriors of new signals start.
 
     budget: κ in bits.   last: whether no later stage needs the posteriors.   seed: of the random order of dimensions.

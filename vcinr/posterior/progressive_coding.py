@@ -28,12 +28,9 @@ from vcinr.devices import local_mesh, pmapped, replicate, shard_batch
 from vcinr.posterior.gaussians import NATS_PER_BIT, Gaussian, kl_nats, positive
 from vcinr.posterior.networks import WeightNetwork, distortion
 from vcinr.posterior.partition import Partition
-from vcinr.posterior.relative_entropy_coding import METHODS, decode_blocks, encode_block
+from vcinr.posterior.relative_entropy_coding import MAX_BITS, METHODS, decode_blocks, encode_block
 from vcinr.posterior.shared_randomness import normals_of_words, philox
 from vcinr.trees import load_tree, save_tree
-
-FORMAT_BITS = 31
-"""Most bits of an index."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +67,8 @@ class CodingConfig:
     def __post_init__(self):
         if self.method not in METHODS:
             raise ValueError(f"unknown coding.method {self.method!r}; valid are {', '.join(METHODS)}")
-        if self.budget < 1 or self.extra_bits < 0 or self.index_bits > FORMAT_BITS:
-            raise ValueError(f"coding.budget is at least 1, extra_bits at least 0, and both together at most {FORMAT_BITS} bits")
+        if self.budget < 1 or self.extra_bits < 0 or self.index_bits > MAX_BITS:
+            raise ValueError(f"coding.budget is at least 1, extra_bits at least 0, and both together at most {MAX_BITS} bits")
         if min(self.num_steps, self.num_samples, self.adjust_every) < 1 or self.fine_tune_steps < 0:
             raise ValueError("coding.num_steps, num_samples and adjust_every are at least 1, fine_tune_steps at least 0")
         if not self.adjust_factor > 1 or not 0 <= self.buffer < self.budget:
@@ -126,8 +123,8 @@ class State(NamedTuple):
 class Coded(NamedTuple):
     """Result of `code_signals`.
 
-    indices: [b, p, k].   divergences: of each block when it was coded, in bits [b, p, k].   trace: mean distortion of a patch when
-    each block was coded, [b, k]; one draw of what was open then.
+    indices: [b, p, k].   divergences: of each block when it was coded, in bits [b, p, k].
+    trace: mean distortion of a patch when each block was coded, [b, k]; of one draw of what was open then.
     """
 
     indices: np.ndarray

@@ -62,9 +62,7 @@ class PatternUniform(UniformCompression):
         del parts
         return latent
 
-    def code(
-        self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0
-    ) -> list[Code]:
+    def code(self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0) -> list[Code]:
         """Symbols of each signal. ValueError for a latent that is not finite."""
         del grids, effort
         chosen, coded = params["points"][str(point)], []

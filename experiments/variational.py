@@ -161,10 +161,11 @@ def study(options: argparse.Namespace) -> str:
         options.record or "docs/results/studies/variational.json",
         title="COMBINER and COMBINER+ without their parts",
         about=(
-            f"{len(pictures)} test pictures of {options.dataset}, {options.seeds} seed(s), β = {BETA:g}; priors of 1,200 steps × 32 on "
-            f"256 training patches (mirror images count) unless the arm says otherwise. bpp: the blocks' bits alone. Cost: "
-            f"−10 log10(MSE + β R) with R in nats, which is what posteriors and priors minimise, against the first arm of the "
-            f"family on the same pictures, ± standard error over pictures. Encode: CPU seconds for all pictures with compilation."
+            f"{len(pictures)} test pictures of {options.dataset}, {options.seeds} seed(s), β = {BETA:g}; priors of 1,200 steps "
+            f"of 32 patches on 256 training patches (mirror images count) unless the arm says otherwise. bpp: the blocks' bits "
+            f"alone. Cost: −10 log10(MSE + β R) with R in nats, which is what posteriors and priors minimise, against the first "
+            f"arm of the family on the same pictures, ± standard error over pictures. Encode: CPU seconds for all pictures with "
+            f"compilation."
         ),
         columns=["arm", "bpp", "PSNR dB", "cost against the first, dB", "encode, CPU s"],
         rows=rows,

@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vcinr.fields.encodings import ENCODINGS, encode, encoded_dim, gaussian, gaussian_matrix, nerf
+from vcinr.fields.encodings import (
+    ENCODINGS,
+    encode,
+    encoded_dim,
+    gaussian,
+    gaussian_matrix,
+    geometric,
+    geometric_frequencies,
+    nerf,
+)
 from vcinr.fields.field import FieldConfig
 
 COORDS = np.random.default_rng(0).uniform(-1, 1, (4, 5, 2)).astype(np.float32)
@@ -20,6 +29,21 @@ def test_nerf_by_hand():
     for i in range(3):
         expected += [np.sin(1.4**i * np.pi * x), np.cos(1.4**i * np.pi * x)]
     np.testing.assert_allclose(found, np.concatenate(expected, axis=1), atol=2e-6)
+
+
+def test_geometric_by_hand():
+    """Equation 3.11 of He 2023: all cosines, then all sines, of π, 4 π and 16 π."""
+    x = np.array([[0.3, -0.7]])
+    angles = np.concatenate([np.pi * x, 4 * np.pi * x, 16 * np.pi * x], axis=1)
+    found = geometric(jnp.asarray(x, jnp.float32), 3, 16.0)
+    np.testing.assert_allclose(found, np.concatenate([np.cos(angles), np.sin(angles)], axis=1), atol=5e-6)
+
+
+def test_geometric_frequencies_run_from_pi_to_base_pi_in_equal_ratios():
+    found = geometric_frequencies(7, 1024.0)
+    np.testing.assert_allclose(found[[0, -1]], [np.pi, 1024 * np.pi], rtol=1e-6)
+    np.testing.assert_allclose(found[1:] / found[:-1], 1024 ** (1 / 6), rtol=1e-6)
+    np.testing.assert_allclose(geometric_frequencies(1, 1024.0), [np.pi], rtol=1e-6)
 
 
 def test_gaussian_by_hand():
@@ -54,12 +78,13 @@ def test_without_an_encoding_coordinates_are_handed_on():
     assert encode(FieldConfig(), coords) is coords
 
 
-@pytest.mark.parametrize("encoding", ["nerf", "gaussian"])
+@pytest.mark.parametrize("encoding", ["nerf", "geometric", "gaussian"])
 def test_angles_stay_within_the_stated_bound(encoding):
     row, corner = ENCODINGS[encoding], jnp.ones((1, 2))
     bound = row.highest(2, 5, 2.0)
-    largest = np.pi * 2.0**4 if encoding == "nerf" else 2 * np.pi * np.abs(gaussian_matrix(2, 5, 2.0)).sum(1).max()
-    np.testing.assert_allclose(bound, largest, rtol=1e-6)
+    largest = {"nerf": np.pi * 2.0**4, "geometric": np.pi * 2.0}
+    largest["gaussian"] = 2 * np.pi * np.abs(gaussian_matrix(2, 5, 2.0)).sum(1).max()
+    np.testing.assert_allclose(bound, largest[encoding], rtol=1e-6)
     # The derivative of a sine is its frequency at most.
     jacobian = jax.jacobian(lambda x: row.apply(x, 5, 2.0))(corner)
     assert float(jnp.abs(jacobian).max()) <= bound

@@ -32,6 +32,8 @@ NAMES = {
     "jpeg2000": "JPEG 2000",
     "coinpp": "COIN++",
     "coin": "COIN",
+    "combiner": "COMBINER",
+    "combiner_plus": "COMBINER+",
     "functa": "Functa",
     "strumpler_basic": "Strümpler, basic",
     "strumpler_meta": "Strümpler, meta-learned",

@@ -27,7 +27,9 @@ _SMALL: dict[str, Any] = {
     "num_steps": 2,
     "num_layers": 2,
     "num_frequencies": 2,
-    "coding": {"adaround": {"num_steps": 1}, "retraining": {"num_steps": 1}},
+    "betas": (1e-3, 1e-4),
+    "prior": {"training": _TRAINING, "num_patches": 8, "first_update": 9},
+    "positional": {"channels": 2, "stride": 2, "outputs": 2},
     "target": 0.3,
     "rounds": 1,
     "field": {"num_layers": 2, "width": 5, "latent_dim": 3, "rank": 1, "hyper_width": 4, "hyper_depth": 1, "num_frequencies": 2},
@@ -37,6 +39,10 @@ _SMALL: dict[str, Any] = {
     "retrain": _TRAINING,
 }
 """Values of keys that many configs share."""
+_SMALL_CODINGS: dict[str, dict[str, Any]] = {
+    "CodingConfig": {"num_steps": 1, "fine_tune_steps": 0, "budget": 6},
+    "WeightCodingConfig": {"adaround": {"num_steps": 1}, "retraining": {"num_steps": 1}},
+}
 _SMALL_COMPRESSIONS: dict[str, dict[str, Any]] = {
     "uniform": {"bits": (3, 6), "num_latents": 64},
     "variational": {"lambdas": (0.01, 0.1), "width": 4, "num_latents": 64, "prior_steps": 2, "training": _TRAINING},
@@ -61,6 +67,8 @@ def small_codec(name: str) -> Codec:
     for field in fields:
         if field.name == "compression":
             config["compression"] = {"kind": field.default.kind, **_SMALL_COMPRESSIONS[field.default.kind]}
+        if field.name == "coding":
+            config["coding"] = _SMALL_CODINGS[type(field.default).__name__]
     return make_codec(name, config)
 
 
@@ -75,7 +83,8 @@ def untrained(codec: Codec, patches: Any) -> Params:
                 params = stage.solve(jax.random.key(1), params, source, Workplace(workdir, lambda *_: None))
         else:
             started = stage.init(jax.random.key(1), params, source)
-            params = stage.finish(params, jax.tree.map(jnp.asarray, started))
+            own = [] if stage.per_signal is None else [stage.per_signal.init(jax.random.key(2), params, source)]
+            params = stage.finish(params, *jax.tree.map(jnp.asarray, (started, *own)))
         params = jax.device_get(params)
     return params
 

@@ -204,8 +204,8 @@ def study(options: argparse.Namespace) -> str:
         about=(
             f"{len(signals)} test signals. Bits on h and z: mean over signals, per patch; a block's divergence is shared out by "
             f"the training posteriors' deviations. Units: of the second layer, whose incoming weights cost less than "
-            f"{PRUNED_BITS} bits in two pictures' predicted posteriors. Fine-tuning: of the random network before its last block, "
-            f"in dB."
+            f"{PRUNED_BITS} bits in two pictures' predicted posteriors. Fine-tuning: of the random network before its last "
+            f"block, in dB."
         ),
         columns=["β", "blocks", "bits on h", "bits on z", "units pruned", "fine-tuning, dB"],
         rows=rows,

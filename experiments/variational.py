@@ -27,8 +27,6 @@ from experiments.gains import merged
 from experiments.sparsity import finished
 from vcinr.codec import Code
 from vcinr.codecs import make_codec
-from vcinr.codecs.combiner import Combiner
-from vcinr.config import build_config
 from vcinr.datasets.catalogue import load_split
 from vcinr.datasets.sources import PatchSource, Samples
 from vcinr.devices import use_cpu_cores
@@ -66,22 +64,35 @@ ARMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "COMBINER+, posteriors start at the prior": ("combiner_plus", {}, {"start": "prior"}),
     "COMBINER+, no linear transform": ("combiner_plus", {"transform": False}, {}),
     "COMBINER+, no positional encoding": ("combiner_plus", {"positional": {"channels": 0}, "field": {"num_frequencies": 8}}, {}),
+    "COMBINER+, 12 patches a picture, blocks mix patches": ("combiner_plus", {}, {"whole": True}),
+    "COMBINER+, 12 patches a picture, each its own blocks": ("combiner_plus", {}, {"whole": True, "coding": {"permute": False}}),
 }
-"""Arm → (family, what its training differs in, what its encoding differs in)."""
+"""Arm → (family, what its training differs in, what its encoding differs in).
+
+``start`` in the last: "prior" for posteriors that start there. ``whole``: trained on photos, measured on crops of Kodak of several
+patches.
+"""
+
+CROP = (96, 128)
+"""Samples of these crops along each axis."""
 
 
 def config_of(arm: str, encoding: bool = True) -> dict[str, Any]:
     """The codec's config of an arm; without ``encoding`` that of its training alone."""
     family, training, coding = ARMS[arm]
     changed = merged(FAMILIES[family], training)
-    return merged(changed, {key: value for key, value in coding.items() if key != "start"}) if encoding else changed
+    return (
+        merged(changed, {key: value for key, value in coding.items() if key not in ("start", "whole")}) if encoding else changed
+    )
 
 
 def model_of(arm: str, dataset: str, seed: int, workdir: Path) -> tuple[Model, float]:
     """(trained model of an arm, CPU seconds of its training); equal trainings are done once and resume."""
     family = ARMS[arm][0]
     config = config_of(arm, encoding=False)
-    first = next(each for each in ARMS if ARMS[each][0] == family and config_of(each, encoding=False) == config)
+    whole = "whole" in ARMS[arm][2]
+    alike = lambda each: ARMS[each][0] == family and ("whole" in ARMS[each][2]) == whole
+    first = next(each for each in ARMS if alike(each) and config_of(each, encoding=False) == config)
     folder = workdir / f"{''.join(c if c.isalnum() else '_' for c in first)}_{seed}"
     codec = make_codec(family, {**config, "seed": seed})
     modality = MODALITIES["picture"]
@@ -116,6 +127,7 @@ def run(arm: str, dataset: str, pictures: Sequence[np.ndarray], seed: int, workd
         "psnr_db": psnr_db(errors).tolist(),
         "bits": bits.tolist(),
         "error": errors.tolist(),
+        "patches": signals[0].grid.num_patches,
         "divergence_bits": float(np.concatenate(divergences).mean()),
         "training_cpu_s": training_s,
         "cpu_s": round(spent, 1),
@@ -123,9 +135,15 @@ def run(arm: str, dataset: str, pictures: Sequence[np.ndarray], seed: int, workd
 
 
 def cost_db(results: Sequence[dict[str, Any]]) -> np.ndarray:
-    """−10 log10(MSE + β R) of each picture, mean over seeds; R in nats. Higher is better."""
-    costs = [np.array(r["error"]) + BETA * NATS_PER_BIT * np.array(r["bits"]) for r in results]
+    """−10 log10(MSE + β R) of each picture, mean over seeds; R in nats per patch. Higher is better."""
+    costs = [np.array(r["error"]) + BETA * NATS_PER_BIT * np.array(r["bits"]) / r.get("patches", 1) for r in results]
     return np.mean([-10 * np.log10(cost) for cost in costs], axis=0)
+
+
+def middle(picture: np.ndarray) -> np.ndarray:
+    """The `CROP` in the middle of a picture."""
+    top, left = ((n - k) // 2 for n, k in zip(picture.shape, CROP, strict=False))
+    return picture[top : top + CROP[0], left : left + CROP[1]]
 
 
 def study(options: argparse.Namespace) -> str:
@@ -135,26 +153,28 @@ def study(options: argparse.Namespace) -> str:
     jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
     held_out = Samples(load_split(options.dataset, "test"), MODALITIES["picture"])
     pictures = evenly_spaced(held_out, options.pictures)
-    samples = pictures[0][..., 0].size
+    whole = []
+    if any("whole" in ARMS[arm][2] for arm in options.arms or ARMS):
+        kodak = Samples(load_split("kodak", "test"), MODALITIES["picture"])
+        whole = [middle(picture) for picture in evenly_spaced(kodak, max(1, options.pictures // 4))]
     rows, source, total = [], provenance(), 0.0
-    first: dict[str, np.ndarray] = {}
+    first: dict[tuple[str, bool], np.ndarray] = {}
     for arm in options.arms or ARMS:
-        family = ARMS[arm][0]
-        codec: Combiner = make_codec(family, config_of(arm))
-        settings = json.loads(json.dumps({"config": config_of(arm), "pictures": len(pictures), "data": options.dataset}))
-        assert build_config(type(codec.config), config_of(arm), family) == codec.config
+        family, large = ARMS[arm][0], "whole" in ARMS[arm][2]
+        chosen, dataset = (whole, "photos") if large else (pictures, options.dataset)
+        settings = json.loads(json.dumps({"config": config_of(arm), "pictures": len(chosen), "data": dataset}))
         name = "".join(c if c.isalnum() else "_" for c in arm)
         results = [
-            finished(workdir / f"{name}_{seed}.json", settings, partial(run, arm, options.dataset, pictures, seed, workdir))
+            finished(workdir / f"{name}_{seed}.json", settings, partial(run, arm, dataset, chosen, seed, workdir))
             for seed in range(options.seeds)
         ]
         quality = np.mean([r["psnr_db"] for r in results], axis=0)
         cost = cost_db(results)
-        base = first.setdefault(family, cost)
+        base = first.setdefault((family, large), cost)
         gain = cost - base
         spread = "–" if gain is base or not gain.any() else f"{gain.mean():+.2f} ± {np.std(gain, ddof=1) / len(gain) ** 0.5:.2f}"
         total += sum(r["cpu_s"] for r in results)
-        bpp = float(np.mean([r["bits"] for r in results])) / samples
+        bpp = float(np.mean([r["bits"] for r in results])) / chosen[0][..., 0].size
         rows.append([arm, f"{bpp:.3f}", f"{quality.mean():.2f}", spread, f"{results[0]['cpu_s']:.0f}"])
         print(" ".join(map(str, rows[-1])), flush=True)
     found = save_study(

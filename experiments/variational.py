@@ -69,8 +69,8 @@ ARMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 """Arm → (family, what its training differs in, what its encoding differs in).
 
-``start`` in the last: "prior" for posteriors that start there. ``whole``: trained on photos, measured on crops of Kodak of several
-patches.
+``start`` in the last: "prior" for posteriors that start there. ``whole``: trained on photos, measured on crops of Kodak, of
+several patches.
 """
 
 CROP = (96, 128)

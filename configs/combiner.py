@@ -35,7 +35,7 @@ def demo() -> ConfigDict:
     """
     return make_config(
         "combiner",
-        {"name": "demo", "test_tiles": 32, "test_limit": 16},
+        {"name": "demo", "test_tiles": 32, "test_limit": 64},
         {
             "betas": (5e-5, 2e-5, 5e-6, 2e-6),
             "prior": {**QUICK, "num_patches": 128, "training": {**QUICK["training"], "num_steps": 500}, "go_on_steps": 150},

@@ -23,7 +23,7 @@ def demo() -> ConfigDict:
     """
     return make_config(
         "combiner_plus",
-        {"name": "demo", "test_tiles": 32, "test_limit": 16},
+        {"name": "demo", "test_tiles": 32, "test_limit": 64},
         {
             **SMALL,
             "betas": (1e-4, 2e-5, 5e-6, 2e-6),

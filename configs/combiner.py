@@ -57,9 +57,9 @@ def cifar10_small() -> ConfigDict:
             "betas": (2e-5, 5e-6, 2e-6, 1e-6),
             "prior": {
                 **QUICK,
-                "num_patches": 512,
-                "training": {**QUICK["training"], "num_steps": 5000, "checkpoint_every": 1000},
-                "go_on_steps": 3000,
+                "num_patches": 128,
+                "training": {**QUICK["training"], "num_steps": 2500},
+                "go_on_steps": 1200,
             },
             "coding": {**CODING, "num_steps": 1500},
         },

@@ -62,7 +62,18 @@ ARMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "COMBINER+, 5 samples": ("combiner_plus", {}, {"coding": {"num_samples": 5}}),
     "COMBINER+, 10 samples": ("combiner_plus", {}, {"coding": {"num_samples": 10}}),
     "COMBINER+, posteriors start at the prior": ("combiner_plus", {}, {"start": "prior"}),
+    "COMBINER+, start at the prior, twice the steps": ("combiner_plus", {}, {"start": "prior", "coding": {"num_steps": 1200}}),
+    "COMBINER+, start at the prior, four times the steps": (
+        "combiner_plus",
+        {},
+        {"start": "prior", "coding": {"num_steps": 2400}},
+    ),
     "COMBINER+, no linear transform": ("combiner_plus", {"transform": False}, {}),
+    "COMBINER+, no linear transform, a fifth of the step size": (
+        "combiner_plus",
+        {"transform": False, "prior": {"lr": 2e-3}},
+        {"coding": {"lr": 1e-3}},
+    ),
     "COMBINER+, no positional encoding": ("combiner_plus", {"positional": {"channels": 0}, "field": {"num_frequencies": 8}}, {}),
     "COMBINER+, 12 patches a picture, blocks mix patches": ("combiner_plus", {}, {"whole": True}),
     "COMBINER+, 12 patches a picture, each its own blocks": ("combiner_plus", {}, {"whole": True, "coding": {"permute": False}}),

@@ -132,7 +132,7 @@ def plot(path: Path, curves: Mapping[tuple[str, int], Curve], floors: Mapping[in
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     sizes = list(floors)
-    left.plot(sizes, [floors[size].mean() for size in sizes], color="black", linestyle="--", label="KLT")
+    left.plot(sizes, [floors[size].mean() for size in sizes], color="black", linestyle="--", marker="_", label="KLT")
     for colour, method in zip(("C0", "C1", "C2"), METHODS, strict=True):
         after = {size: curves[method, size][len(budgets) - 1] for size in sizes}
         left.plot(sizes, [best(after[size]).mean() for size in sizes], color=colour, marker="o", label=method)

@@ -143,11 +143,13 @@ def gain(quality: np.ndarray, floor: np.ndarray) -> str:
     return shown if len(difference) < 2 else f"{shown} ± {np.std(difference.mean(1), ddof=1) / len(difference) ** 0.5:.2f}"
 
 
-def patches_and_floor(dataset: str, count: int, latent: int) -> tuple[PatchSource, np.ndarray, np.ndarray]:
+def patches_and_floor(
+    dataset: str, count: int, latent: int, patch: tuple[int, ...] = PATCH
+) -> tuple[PatchSource, np.ndarray, np.ndarray]:
     """(training patches, values of ``count`` validation patches, what ``latent`` principal components make of these in dB)."""
     modality = MODALITIES["picture"]
-    patches = PatchSource(Samples(load_split(dataset, "train"), modality), PATCH, flips=modality.mirrored_axes)
-    held_out = PatchSource(Samples(load_split(dataset, "validation"), modality), PATCH)
+    patches = PatchSource(Samples(load_split(dataset, "train"), modality), patch, flips=modality.mirrored_axes)
+    held_out = PatchSource(Samples(load_split(dataset, "validation"), modality), patch)
     rng = np.random.default_rng(0)
     values = normalise_batch("picture", np.stack(evenly_spaced(held_out.all_patches(rng, 1, 10**6), count)))
     return patches, values, klt_psnr_db(normalise_batch("picture", patches.all_patches(rng, 2, 20_000)), values, latent)
@@ -159,21 +161,23 @@ def study_of_models(options: argparse.Namespace) -> str:
     for name in options.models:
         model = load(name)
         dataset, latent = model.info["config"]["data"]["name"], model.codec.num_coded(model.params)
-        if model.codec.patch != PATCH:
-            raise ValueError(f"{name} has patches of {model.codec.patch}, and this study of {PATCH}: leave it out")
-        _, values, floor = patches_and_floor(dataset, options.patches, latent)
-        own, projected = (np.array([measured(model.codec, model.params, values, n)]) for n in (0, options.projection))
-        rows.append([name, dataset, latent, floor.mean(), *(gain(quality, floor) for quality in (own, projected))])
+        _, values, floor = patches_and_floor(dataset, options.patches, latent, model.codec.patch)
+        found = (np.array([measured(model.codec, model.params, values, n)]) for n in (0, 1, 2, options.projection))
+        patch = "×".join(map(str, model.codec.patch))
+        rows.append([name, dataset, patch, latent, floor.mean(), *(gain(quality, floor) for quality in found)])
     found = save_study(
         options.record or "docs/results/studies/gains_models.json",
         title="Trained fields against the KLT with as many components",
         about=(
             f"PSNR in dB before quantisation, mean over {options.patches} validation patches of the set that each model was "
             f"trained on, against the principal components of the same training patches; one seed. Own: the latents of the "
-            f"inner loop or of the analysis. Projected: {options.projection} damped Gauss–Newton steps from there. ± standard "
-            f"error over patches."
+            f"inner loop or of the analysis. Projected: so many damped Gauss–Newton steps from there. ± standard error over "
+            f"patches."
         ),
-        columns=["model", "data", "numbers per patch", "KLT, PSNR dB", "own, over the KLT, dB", "projected, over the KLT, dB"],
+        columns=[
+            *("model", "data", "patch", "numbers per patch", "KLT, PSNR dB", "own, over the KLT, dB"),
+            *(f"projected {n}, over the KLT, dB" for n in (1, 2, options.projection)),
+        ],
         rows=rows,
         command=f"python -m experiments.gains --models {' '.join(options.models)} --patches={options.patches}",
         source=source,

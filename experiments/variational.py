@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -202,7 +203,7 @@ def study(options: argparse.Namespace) -> str:
         rows=rows,
         command=(
             f"python -m experiments.variational --workdir=DIR --dataset={options.dataset} --pictures={options.pictures} "
-            f"--seeds={options.seeds}"
+            f"--seeds={options.seeds}" + (f" --arms {shlex.join(options.arms)}" if options.arms else "")
         ),
         source=source,
         duration_s=total,

@@ -39,6 +39,7 @@ from vcinr.posterior.prior_learning import PriorConfig, blocks_stage, first_post
 from vcinr.posterior.progressive_coding import Coded, CodingConfig, Problem, code_signals, decode_signal
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import AnyStage, Params, PatchExamples
+from vcinr.weights.signal_batches import batch_progress
 
 MAX_EFFORT = 8
 
@@ -150,29 +151,31 @@ class Combiner(Codec):
         by_grid: dict[tuple, list[int]] = {}
         for i, signal in enumerate(signals):
             by_grid.setdefault((signal.grid, signal.weight is None), []).append(i)
+        batches = []
         for (grid, unweighted), same in by_grid.items():
             size = max(1, c.batch_samples // (grid.num_patches * math.prod(grid.patch)))
-            for begin in range(0, len(same), size):
-                places = same[begin : begin + size]
-                values = np.stack([np.asarray(signals[i].values) for i in places])
-                weight = None if unweighted else np.stack([np.asarray(signals[i].weight) for i in places])
-                start = first_posterior(own, values.reshape(-1, *values.shape[2:]))
-                start = {name: part.reshape(*values.shape[:2], -1) for name, part in start.items()}
-                yield (
+            batches += [(grid, unweighted, same[begin : begin + size]) for begin in range(0, len(same), size)]
+        for number, (grid, unweighted, places) in enumerate(batches):
+            progress = batch_progress(request.progress, number, len(batches), "coding")
+            values = np.stack([np.asarray(signals[i].values) for i in places])
+            weight = None if unweighted else np.stack([np.asarray(signals[i].weight) for i in places])
+            start = first_posterior(own, values.reshape(-1, *values.shape[2:]))
+            start = {name: part.reshape(*values.shape[:2], -1) for name, part in start.items()}
+            yield (
+                places,
+                code_signals(
+                    Problem(self.network, c.coding, grid.counts),
+                    own,
+                    c.betas[point],
+                    values,
+                    weight,
+                    self._inputs(),
+                    start,
+                    self._rows(grid),
+                    dataclasses.replace(request, progress=progress),
                     places,
-                    code_signals(
-                        Problem(self.network, c.coding, grid.counts),
-                        own,
-                        c.betas[point],
-                        values,
-                        weight,
-                        self._inputs(),
-                        start,
-                        self._rows(grid),
-                        request,
-                        places,
-                    ),
-                )
+                ),
+            )
 
     def symbol_model(self, params: Params, point: int, grid: Grid, meta: Any, decoded: Any, name: str) -> RawBits:
         """κ + t bits for each block of each patch."""

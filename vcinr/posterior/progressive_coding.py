@@ -257,7 +257,8 @@ def code_signals(
     }
     first, tune = c.num_steps << request.effort, c.fine_tune_steps << request.effort
     total = first + tune * (num_blocks - 1)
-    path, done = _checkpoint(request, (problem, beta, jax.__version__), (shared, posterior, values, weight, keys)), 0
+    arrays = (shared, partition.order, posterior, values, weight, keys)
+    path, done = _checkpoint(request, (problem, beta, jax.__version__), arrays), 0
     if path is not None and path.exists():
         saved = load_tree(path)
         state = jax.tree.unflatten(jax.tree.structure(state), saved["state"])

@@ -140,11 +140,16 @@ def _summary(points: Sequence[Mapping[str, Any]], dataset: str) -> dict[str, lis
 
 
 def _sections(runs: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    # The points of all runs by data set and split.
+    # The points of all runs by data set and split; a split that only some signals were measured of is one of its own.
     sections: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    whole: dict[tuple[str, str], int] = {}
+    for row in (row for run in runs.values() for row in run["points"]):
+        whole[row["dataset"], row["split"]] = max(whole.get((row["dataset"], row["split"]), 0), row["num_signals"])
     for stem, run in runs.items():
         for row in run["points"]:
-            section = sections.setdefault((row["dataset"], row["split"]), [])
+            some = row["num_signals"] < whole[row["dataset"], row["split"]]
+            split = f"{row['split']}_{row['num_signals']}" if some else row["split"]
+            section = sections.setdefault((row["dataset"], split), [])
             # What needs no training is measured alike in every run that measures it.
             twin = next((seen for seen in section if _measured_alike(seen, row)), None) if row["codec"] in CLASSICAL else None
             if twin is None:

@@ -164,7 +164,8 @@ def study_of_models(options: argparse.Namespace) -> str:
         _, values, floor = patches_and_floor(dataset, options.patches, latent, model.codec.patch)
         found = (np.array([measured(model.codec, model.params, values, n)]) for n in (0, 1, 2, options.projection))
         patch = "×".join(map(str, model.codec.patch))
-        rows.append([name, dataset, patch, latent, floor.mean(), *(gain(quality, floor) for quality in found)])
+        shown = Path(name).resolve().parent.name if Path(name).is_dir() else name
+        rows.append([shown, dataset, patch, latent, floor.mean(), *(gain(quality, floor) for quality in found)])
     found = save_study(
         options.record or "docs/results/studies/gains_models.json",
         title="Trained fields against the KLT with as many components",
@@ -179,7 +180,10 @@ def study_of_models(options: argparse.Namespace) -> str:
             *(f"projected {n}, over the KLT, dB" for n in (1, 2, options.projection)),
         ],
         rows=rows,
-        command=f"python -m experiments.gains --models {' '.join(options.models)} --patches={options.patches}",
+        command=(
+            f"python -m experiments.gains --models {' '.join('RUN/model' if Path(m).is_dir() else m for m in options.models)} "
+            f"--patches={options.patches}"
+        ),
         source=source,
         duration_s=time.time() - started,
         notes=options.notes,

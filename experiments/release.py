@@ -37,7 +37,6 @@ MODELS = {
     "gates_tiny": "To take apart: VC-INR in its published form, shortly trained, on 32×32 pictures. `tiny` compresses better.",
     "gates_photo": "To take apart: VC-INR in its published form, shortly trained, on photographs. `photo` compresses better.",
     "analysis_tiny": "To take apart: the field of `gates_tiny` behind an affine analysis, with Gauss–Newton steps in encoding.",
-    "analysis_photo_16": "The same for 16×16 patches, with four times as many numbers for a picture: rates of 0.3 to 1 bpp.",
     "analysis_photo": "To take apart: the field of `gates_photo` behind an affine analysis, with Gauss–Newton steps in encoding.",
 }
 

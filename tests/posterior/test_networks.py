@@ -57,6 +57,8 @@ def test_the_last_layers_sums_have_their_moments_where_hidden_units_are_certain(
     hidden_weights = siren.num_weights(FIELD.sizes()[:-1])
     scale = np.asarray(q.scale[0]).copy()
     scale[:hidden_weights] = 0.0
+    # Kernels and biases have an equal say, which in the first networks biases alone have.
+    scale[hidden_weights:] = np.random.default_rng(2).uniform(0.2, 0.4, len(scale) - hidden_weights)
     found = many(WEIGHTS, Gaussian(q.mean, scale[None]), 8000)
 
     layers = siren.unflatten(np.asarray(q.mean[0]), FIELD.sizes())

@@ -28,7 +28,7 @@ _SMALL: dict[str, Any] = {
     "num_layers": 2,
     "num_frequencies": 2,
     "betas": (1e-3, 1e-4),
-    "prior": {"training": _TRAINING, "num_patches": 8, "first_update": 9},
+    "prior": {"training": _TRAINING, "num_patches": 8, "lr": 0.1},
     "positional": {"channels": 2, "stride": 2, "outputs": 2},
     "target": 0.3,
     "rounds": 1,

@@ -32,7 +32,7 @@ SMALL = {
     "target": 0.3,
     "rounds": 1,
     "betas": (1e-4, 1e-5),
-    "prior": {"training": ONE_STEP, "num_patches": 8, "first_update": 9, "update_every": 1},
+    "prior": {"training": ONE_STEP, "num_patches": 8, "lr": 0.1, "first_update": 9, "update_every": 1},
     "field": {"num_layers": 2, "width": 6, "latent_dim": 3, "rank": 1, "hyper_width": 6, "hyper_depth": 1, "num_frequencies": 2},
     "gates": {"target": 0.3},
     "meta": ONE_STEP,

@@ -165,6 +165,9 @@ def test_no_prior_is_learned_before_its_first_update():
     late, untouched = stage.host_update(trainable, signals, 20)
     assert untouched is signals
     np.testing.assert_allclose(late["prior"]["mean"], signals["mean"].mean(0), rtol=1e-5, atol=1e-6)
+    short = codec(first_update=10**6).stages()[0]
+    last, _ = short.host_update(trainable, signals, short.training.num_steps)
+    np.testing.assert_array_equal(last["prior"]["mean"], late["prior"]["mean"])
     grouped, _ = codec(per_layer=True).stages()[0].host_update(trainable, signals, 20)
     assert len(np.unique(grouped["prior"]["scale"])) == 2
 

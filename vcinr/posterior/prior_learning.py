@@ -32,7 +32,7 @@ class PriorConfig:
     go_on_steps: steps of a prior that starts from another one; 0: as many as ``training`` has.
     lr: first step size of the posteriors' own Adam.
     final_lr_fraction: step size after a signal's last update, divided by ``lr``; half a cosine leads there. 1: constant.
-    first_update: steps before the prior is first updated.
+    first_update: steps before the prior is first updated; it always is after the last.
     update_every: steps between two updates of the prior.
     first_scale: standard deviation of the first posteriors, in those of the initial weights over random starts; positive. The
         thesis's variance of 9e-6 (table C.1) is 0.25 in COMBINER's hidden layers.
@@ -121,7 +121,8 @@ def prior_stage(
         return error + beta * kl, {"distortion": error, "kl_bits": kl / NATS_PER_BIT}
 
     def update_prior(trainable: Any, signals: Any, step: int) -> tuple[Any, Any]:
-        if step < config.first_update:
+        # After the last step it is set in any case: a short stage would else end with the prior that it began with.
+        if step < min(config.first_update, training.num_steps):
             return trainable, signals
         prior = best_prior(Gaussian(signals["mean"], np.asarray(positive(signals["raw_scale"]))))
         if config.per_layer:

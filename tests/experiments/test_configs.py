@@ -186,7 +186,7 @@ def test_every_stage_of_every_size_has_a_gradient_and_a_step(file, name):
         if stage.name.startswith("quantise_"):
             params = {**params, "points": {**params["points"], stage.name.removeprefix("quantise_"): trained}}
         elif stage.name != "warm_start":
-            params = jax.eval_shape(stage.finish, params, trained, *own)
+            params = jax.eval_shape(stage.finish, params, trained)
     assert steps == c.warm_start.enabled + 1 + (1 if file == "contextual_inr" else len(c.compression.lambdas))
 
 

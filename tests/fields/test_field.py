@@ -124,7 +124,7 @@ def test_unknown_modulation_and_sine_name_the_valid_ones():
         FieldConfig(modulation="lowrank")
     with pytest.raises(ValueError, match="exact, fast"):
         FieldConfig(sine="slow")
-    with pytest.raises(ValueError, match="gaussian, nerf, none"):
+    with pytest.raises(ValueError, match="gaussian, geometric, nerf, none"):
         FieldConfig(encoding="fourier")
     with pytest.raises(ValueError, match="relu, sine"):
         FieldConfig(activation="gelu")

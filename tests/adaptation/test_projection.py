@@ -114,6 +114,7 @@ def test_sparse_latents_are_refused():
     with pytest.raises(ValueError, match="projection_steps is for field.modulation latent_shifts or low_rank_gates"):
         make_codec("mscn_structured", {"adaptation": {"projection_steps": 3, "learn_start": False}})
 
+
 EVERY_CORE = """
 import os, jax
 jax.config.update("jax_num_cpu_devices", os.cpu_count())

@@ -26,10 +26,9 @@ from vcinr.codecs.combiner import Combiner
 from vcinr.datasets.catalogue import load_split
 from vcinr.devices import use_cpu_cores
 from vcinr.fields import siren
-from vcinr.modalities import MODALITIES
 from vcinr.model.finding import load
 from vcinr.model.model import Model
-from vcinr.posterior.gaussians import NATS_PER_BIT, Gaussian, kl_nats
+from vcinr.posterior.gaussians import NATS_PER_BIT, Gaussian, from_tree, kl_nats, positive
 from vcinr.posterior.partition import Partition
 from vcinr.posterior.prior_learning import first_posterior
 from vcinr.posterior.progressive_coding import Coded
@@ -44,7 +43,7 @@ def signals_of(model: Model, count: int) -> list[Any]:
     """Test signals of the model's own data."""
     data = model.info["config"]["data"]
     raw = evenly_spaced(load_split(data["test_name"] or data["name"], data["test"]), count)
-    return [model._cut(MODALITIES[model.codec.modality].unpack(each)[0]) for each in raw]
+    return [model.signal(each) for each in raw]
 
 
 def coded(model: Model, signals: Sequence[Any], point: int, request: EncodeRequest) -> Coded:
@@ -60,7 +59,7 @@ def divergence_by_part(model: Model, point: int, found: Coded) -> dict[str, floa
     own = model.params["points"][str(point)]
     partition = Partition.from_arrays(own["blocks"])
     prior = Gaussian(**own["prior"])
-    training = Gaussian(own["start"]["mean"], np.asarray(jax.nn.softplus(own["start"]["raw_scale"]) / 6.0))
+    training = Gaussian(own["start"]["mean"], np.asarray(positive(own["start"]["raw_scale"])))
     share = np.asarray(kl_nats(Gaussian(prior.mean, training.scale), prior)) / NATS_PER_BIT
     weights = np.zeros(2)
     for block in range(partition.num_blocks):
@@ -79,7 +78,9 @@ def draw_layer(path: Path, model: Model, point: int, values: np.ndarray) -> int:
     sizes = codec.network.sizes()
     prior = Gaussian(**own["prior"])
     start = first_posterior(own, values[:2])
-    posteriors = [Gaussian(mean, np.logaddexp(0, raw) / 6.0) for mean, raw in zip(start["mean"], start["raw_scale"], strict=True)]
+    posteriors = [
+        from_tree({"mean": mean, "raw_scale": raw}) for mean, raw in zip(start["mean"], start["raw_scale"], strict=True)
+    ]
     divergences = [np.asarray(kl_nats(q, prior)) / NATS_PER_BIT for q in posteriors]
     layer = lambda vector: np.asarray(siren.unflatten(np.asarray(vector)[: codec.network.num_weights], sizes)[1][0])
     shown = {"prior: mean": prior.mean, "prior: deviation": prior.scale}

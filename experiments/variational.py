@@ -124,7 +124,7 @@ def run(arm: str, dataset: str, pictures: Sequence[np.ndarray], seed: int, workd
     if coding.get("start") == "prior":
         point = {key: value for key, value in params["points"]["0"].items() if key != "start"}
         params = {**params, "points": {"0": point}}
-    signals = [trained._cut(MODALITIES["picture"].unpack(picture)[0]) for picture in pictures]
+    signals = [trained.signal(picture) for picture in pictures]
     started = time.process_time()
     errors, bits, divergences = np.zeros(len(signals)), np.zeros(len(signals)), []
     for places, coded in codec.coded(params, signals, 0):

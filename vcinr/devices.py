@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -49,9 +50,9 @@ def all_devices_mesh() -> Mesh:
     return _mesh(jax.devices())
 
 
-def local_mesh() -> Mesh:
-    """The devices of this process alone."""
-    return _mesh(jax.local_devices())
+def local_mesh(rows: int | None = None) -> Mesh:
+    """The devices of this process alone; at most one for each of so many rows, for padding would only cost time."""
+    return _mesh(sorted(jax.local_devices(), key=lambda device: device.id)[:rows])
 
 
 def pmapped(
@@ -120,6 +121,12 @@ def shard_batch(tree: Any, mesh: Mesh | None = None) -> Any:
         return jax.make_array_from_process_local_data(sharding, array)
 
     return jax.tree.map(put, tree)
+
+
+def pad_rows(tree: Any, mesh: Mesh) -> Any:
+    """Arrays with their last row repeated until the rows divide over the mesh."""
+    multiple = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], -len(a) % mesh.size, axis=0)])
+    return jax.tree.map(multiple, tree) if mesh.size > 1 else tree
 
 
 def _mesh(devices: Sequence[jax.Device]) -> Mesh:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -16,6 +17,18 @@ _DTYPES = frozenset(
     ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
 )
 _MAX_DEPTH = 64
+
+
+def digest(about: str, tree: Any) -> bytes:
+    """32 bytes that differ where a text, or a leaf's type, shape or numbers differ; for names of caches and checkpoints."""
+    found = hashlib.sha256(about.encode())
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(leaf)
+        found.update(f"{array.dtype.name} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.digest()
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:

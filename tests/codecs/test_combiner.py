@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -125,7 +126,7 @@ def test_any_shape_comes_back(model, shape):
 def test_padding_has_no_say(combiner):
     """The last row and column of an 8 × 8 patch hang over the edge of a 7 × 7 picture, and no loss sees them."""
     picture = smooth_picture(8, 8, seed=2)
-    (signal,) = [combiner._cut(picture[:7, :7])]
+    signal = combiner.signal(picture[:7, :7])
     other = dataclasses.replace(signal, values=np.where(signal.weight[..., None] > 0, signal.values, 9.0).astype(np.float32))
     # The linear start alone reads the padding; from the prior on, it has none.
     params = {"points": {k: {n: a for n, a in p.items() if n != "start"} for k, p in combiner.params["points"].items()}}
@@ -178,3 +179,11 @@ def test_configs_that_mean_nothing_are_refused(config, message):
 def test_a_patch_divides_by_the_stride_of_its_latent():
     with pytest.raises(ValueError, match="does not divide by positional.stride = 16"):
         make_codec("combiner_plus", {"patch": (24, 24)}).network.size  # noqa: B018
+
+
+def test_limits_of_memory_know_the_encoding_of_a_whole_signal():
+    codec = make_codec("combiner_plus", PLUS)
+    shared, start = codec.network.init(jax.random.key(0))
+    features = codec.network.features(shared, np.tile(np.asarray(start), (6, 1)), (2, 3))
+    assert features.size * features.dtype.itemsize <= codec.decoding_bytes_per_sample * 6 * 64
+    assert make_codec("combiner", CONFIG).decoding_bytes_per_sample == 0

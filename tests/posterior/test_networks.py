@@ -100,15 +100,6 @@ def test_every_patch_is_drawn_from_its_own_posterior_and_alone():
     assert float(jnp.abs(certain[0] - certain[1]).max()) > 0.1
 
 
-@pytest.mark.parametrize("network", [WEIGHTS, pytest.param(PLUS, marks=pytest.mark.slow)], ids=["weights", "transformed"])
-def test_places_are_the_samples_that_are_evaluated(network):
-    shared, mean = network.init(jax.random.key(0))
-    q, places = Gaussian(mean[None], jnp.zeros((1, network.size))), np.array([3, 11, 4])
-    whole = network.random(shared, q, INPUTS, (1, 1), jax.random.key(0))
-    found = network.random(shared, q, INPUTS, (1, 1), jax.random.key(0), places)
-    np.testing.assert_allclose(found, whole[:, places], atol=1e-3)
-
-
 @pytest.mark.parametrize("network", [WEIGHTS, PLUS, dataclasses.replace(PLUS, transform=False)], ids=["w", "plus", "no A"])
 def test_the_stated_spread_of_first_vectors_is_theirs(network):
     means = np.stack([network.init(key)[1] for key in jax.random.split(jax.random.key(0), 300)])

@@ -8,9 +8,9 @@ import pytest
 from vcinr.codecs import make_codec
 from vcinr.datasets.sources import ArraySource, PatchSource
 from vcinr.posterior import prior_learning
-from vcinr.posterior.gaussians import NATS_PER_BIT, Gaussian, best_prior, kl_nats, positive
+from vcinr.posterior.gaussians import NATS_PER_BIT, Gaussian, best_prior, from_tree, kl_nats, positive, to_tree
 from vcinr.posterior.partition import Partition
-from vcinr.posterior.prior_learning import first_posterior, from_tree, linear_start, one_per_layer, to_tree
+from vcinr.posterior.prior_learning import first_posterior, linear_start, one_per_layer
 from vcinr.training.run import train
 from vcinr.trees import load_tree
 

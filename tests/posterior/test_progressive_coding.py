@@ -120,9 +120,8 @@ def middle():
     """(shared, state) of a signal of two patches in the middle of coding."""
     rng = np.random.default_rng(1)
     shape = (2, NETWORK.size)
-    one_hot = (PARTITION.block_of[:, None] == np.arange(PARTITION.num_blocks)).astype(np.float32)
     inverse = np.argsort(ROWS, axis=0).astype(np.int32)
-    shared = Shared(Gaussian(**PRIOR), {}, jnp.asarray(COORDS), jnp.asarray(PARTITION.block_of), one_hot, inverse)
+    shared = Shared(Gaussian(**PRIOR), {}, jnp.asarray(COORDS), jnp.asarray(PARTITION.block_of), inverse)
     posterior = {"mean": PRIOR["mean"] + 0.1 * rng.normal(size=shape), "raw_scale": rng.normal(-3, 0.3, shape)}
     posterior = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), posterior)
     beta = jnp.asarray(rng.uniform(1e-4, 1e-3, (2, PARTITION.num_blocks)), jnp.float32)
@@ -135,13 +134,13 @@ def test_open_blocks_alone_are_paid_for_each_at_its_own_beta(middle):
     data = jnp.asarray(signals()[0]), None
     gradient = jax.grad(lambda beta: loss(PROBLEM, shared, state._replace(beta=beta), data, 2, jax.random.key(0))[0])(state.beta)
     assert not gradient[:, :2].any()
-    nats = block_bits(shared, state.posterior) * NATS_PER_BIT
+    nats = block_bits(shared, state) * NATS_PER_BIT
     np.testing.assert_allclose(gradient[:, 2:], nats[:, 2:], rtol=1e-5)
 
 
 def test_coded_entries_are_certain_and_open_ones_the_posteriors(middle):
     shared, state = middle
-    q = mixture(PROBLEM, shared, state, 2)
+    q = mixture(shared, state, 2)
     done = PARTITION.block_of < 2
     np.testing.assert_array_equal(q.mean[:, done], state.given[:, done])
     assert not np.asarray(q.scale)[:, done].any()

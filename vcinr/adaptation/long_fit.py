@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
 import os
 from collections.abc import Callable, Hashable, Sequence
@@ -15,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.dtypes import prng_key
 from jax.sharding import Mesh
 
-from vcinr.devices import local_mesh, pmapped, replicate, shard_batch
-from vcinr.trees import load_tree, save_tree
+from vcinr.devices import local_mesh, pad_rows, pmapped, replicate, shard_batch
+from vcinr.trees import digest, load_tree, save_tree
 
 SCHEDULES = ("constant", "cosine")
 
@@ -132,16 +130,16 @@ def overfit(
     total = num_steps + 1
     state, losses, done, path = _start(loss, config, shared, params, data), np.empty((count, 0)), 0, None
     if workdir is not None:
-        digest = _digest(loss, config, optimiser, num_steps, chunk_steps, shared, params, data)
-        path = Path(workdir) / f"{name}_{digest.tobytes().hex()[:NAME_DIGITS]}.safetensors"
+        fit = _digest(loss, config, optimiser, num_steps, chunk_steps, shared, params, data)
+        path = Path(workdir) / f"{name}_{fit.tobytes().hex()[:NAME_DIGITS]}.safetensors"
         if path.exists():
-            state, losses, done = _restore(path, state, digest)
+            state, losses, done = _restore(path, state, fit)
     if progress is not None:
         progress(name, min(done, num_steps), num_steps)
     if done < total:
-        mesh = _mesh(count)
+        mesh = local_mesh(count)
         run = _compiled(loss, config, optimiser, mesh)
-        shared, rows = replicate(shared, mesh), _padded((state, data), count, mesh.size)
+        shared, rows = replicate(shared, mesh), pad_rows((state, data), mesh)
         state, data = (shard_batch(tree, mesh) for tree in rows)
     while done < total:
         stop = done + chunk_steps
@@ -154,7 +152,7 @@ def overfit(
         losses, done = np.column_stack([losses, host.best_loss]), stop
         if path is not None:
             leaves = jax.tree.leaves(host)
-            save_tree(path, {"fit": digest, "step": np.int64(done), "losses": losses, "leaves": leaves})
+            save_tree(path, {"fit": fit, "step": np.int64(done), "losses": losses, "leaves": leaves})
         if progress is not None:
             progress(name, min(done, num_steps), num_steps)
     state = jax.tree.map(lambda a: np.asarray(a)[:count], state)
@@ -215,17 +213,6 @@ def _num_rows(params: Any, data: Any) -> int:
     return lengths.pop()
 
 
-def _mesh(count: int) -> Mesh:
-    """This process's devices, at most one per signal: padding with copies of a signal would only cost time."""
-    mesh = local_mesh()
-    return Mesh(mesh.devices[:count], mesh.axis_names, axis_types=mesh.axis_types)
-
-
-def _padded(tree: Any, count: int, num_devices: int) -> Any:
-    spare = -count % num_devices
-    return tree if not spare else jax.tree.map(lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], spare, axis=0)]), tree)
-
-
 def _check_finite(fault: np.ndarray, optimiser: OptimiserSpec, labels: Sequence[Any]) -> None:
     row = int(np.argmin(fault))
     if fault[row] != _NEVER:
@@ -238,19 +225,13 @@ def _check_finite(fault: np.ndarray, optimiser: OptimiserSpec, labels: Sequence[
 def _digest(loss: Callable, *parts: Any) -> np.ndarray:
     """Digest of everything that a fit depends on, uint8 [32]."""
     *about, shared, params, data = parts
-    digest = hashlib.sha256(f"{FIT_VERSION} {jax.__version__} {loss.__module__}.{loss.__qualname__} {about!r}".encode())
-    for leaf in jax.tree.leaves((shared, params, data)):
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, prng_key):
-            leaf = jax.random.key_data(leaf)
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{array.dtype.name} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return np.frombuffer(digest.digest(), np.uint8)
+    name = f"{FIT_VERSION} {jax.__version__} {loss.__module__}.{loss.__qualname__} {about!r}"
+    return np.frombuffer(digest(name, (shared, params, data)), np.uint8)
 
 
-def _restore(path: Path, state: _State, digest: np.ndarray) -> tuple[_State, np.ndarray, int]:
+def _restore(path: Path, state: _State, fit: np.ndarray) -> tuple[_State, np.ndarray, int]:
     saved = load_tree(path)
-    if not np.array_equal(saved.get("fit"), digest):
+    if not np.array_equal(saved.get("fit"), fit):
         raise ValueError(
             f"{path} is a checkpoint of another fit (other signals, parameters or settings): remove it to begin anew"
         )

@@ -18,14 +18,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcinr.codec import QUICKEST, STREAM_WORK, Code, Codec, EncodeRequest, Piece
+from vcinr.codec import QUICKEST, Code, Codec, EncodeRequest, Piece
 from vcinr.compression.pieces import patch_pieces, patches_at_once
 from vcinr.datasets.sources import ArraySource
 from vcinr.entropy.range_coder import RawBits
@@ -193,10 +193,6 @@ class Combiner(Codec):
         leaves = jax.tree_util.tree_leaves_with_path({name: own[name] for name in ("prior", "shared", "blocks")})
         return {"/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in leaves}
 
-    def decoding_work(self, grid: Grid, meta: Mapping[str, int | float]) -> int:
-        """As every codec's, and the networks' at all samples."""
-        return super().decoding_work(grid, meta) + STREAM_WORK * grid.num_patches
-
     def sample(self, params: Params, point: int, code: Code, grid: Grid) -> np.ndarray:
         """The coded vectors of all patches of a signal, float32 [p, size], equal on every machine."""
         own = params["points"][str(point)]
@@ -255,6 +251,10 @@ class CombinerPlus(Combiner):
     def network(self) -> TransformedNetwork:
         c = self.config
         return TransformedNetwork(c.field, self.patch, c.transform, c.positional)
+
+    @property
+    def decoding_bytes_per_sample(self) -> int:
+        return self.network.bytes_per_sample
 
     def decoder_config(self) -> dict[str, Any]:
         c = self.config

@@ -7,7 +7,6 @@ numbers that the file pays for. `coinpp`, `contextual_inr`, `functa`, `meta_spar
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -36,7 +35,7 @@ from vcinr.modalities import MODALITIES
 from vcinr.modalities.examples import modality_of, normalise_batch
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import AnyStage, Params, PatchExamples, TrainingConfig
-from vcinr.trees import load_tree, save_tree
+from vcinr.trees import digest, load_tree, save_tree
 
 COMPRESSIONS: dict[str, type] = {
     "uniform": UniformCompression,
@@ -220,10 +219,8 @@ class LatentCodec(Codec):
         """
         path = None
         if workdir is not None:
-            digest = hashlib.sha256(repr(self.config.adaptation).encode())
-            for leaf in jax.tree.leaves((self.encoder_params(params), values, weight)):
-                digest.update(np.ascontiguousarray(leaf))
-            path = Path(workdir) / f"latents_{digest.hexdigest()[:32]}.safetensors"
+            name = digest(repr(self.config.adaptation), (self.encoder_params(params), values, weight)).hex()[:32]
+            path = Path(workdir) / f"latents_{name}.safetensors"
             if path.exists():
                 return load_tree(path)["latents"]
         latents = map_batches(_adapt_row, self, self.encoder_params(params), (values, weight), self.config.encode_batch)

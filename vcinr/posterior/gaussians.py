@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +36,16 @@ def unconstrained(scale: Any) -> np.ndarray:
     # log(eʸ − 1), which loses no digits for small y and does not overflow for large ones.
     y = 6.0 * np.asarray(scale, np.float64)
     return (y + np.log(-np.expm1(-y))).astype(np.float32)
+
+
+def to_tree(q: Gaussian) -> dict[str, Any]:
+    """A Gaussian as the numbers that Adam moves: its mean, and its deviation unconstrained."""
+    return {"mean": q.mean, "raw_scale": unconstrained(q.scale)}
+
+
+def from_tree(tree: Mapping[str, Any]) -> Gaussian:
+    """The inverse of `to_tree`."""
+    return Gaussian(tree["mean"], positive(tree["raw_scale"]))
 
 
 def kl_nats(q: Gaussian, p: Gaussian) -> Float[Array, "..."]:

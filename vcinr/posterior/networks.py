@@ -59,7 +59,7 @@ class PositionalConfig:
 def upsample(kernels: list[tuple[Any, Any]], grid: Float[Array, "*shape c"]) -> Float[Array, "*finer o"]:
     """φ_CNN: per (kernel, bias), the grid doubled along every axis (nearest), a 3-wide convolution, LeakyReLU but at last."""
     rank = grid.ndim - 1
-    axes = "".join("DHW"[-rank:]) if rank <= 3 else "".join(chr(ord("a") + i) for i in range(rank))
+    axes = "TUVWXYZ"[:rank]
     numbers = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
     for i, (kernel, bias) in enumerate(kernels):
         for axis in range(rank):
@@ -120,22 +120,19 @@ class WeightNetwork:
 
     def init(self, key: jax.Array) -> tuple[dict[str, Any], jax.Array]:
         """(what all signals share: nothing, mean of the first posteriors [size]): SIREN's initial weights (table C.1)."""
-        return {}, siren.flatten(siren.init_layers(key, self.field.sizes(), *self._start()))
+        return {}, siren.flatten(siren.init_layers(key, self.sizes(), *self._start()))
 
     def typical_scale(self) -> np.ndarray:
         """Standard deviation of the initial entries of v over random starts, [size]; at the output bias that of its fan-in."""
         scales = []
-        for i, (fan_in, fan_out) in enumerate(self.field.sizes()):
+        for i, (fan_in, fan_out) in enumerate(self.sizes()):
             kernel = siren.kernel_bound(i, fan_in, self.field.omega_0, self.field.activation) / 3**0.5
             scales += [np.full(fan_in * fan_out, kernel), np.full(fan_out, (3 * fan_in) ** -0.5)]
         return np.concatenate(scales).astype(np.float32)
 
-    def random(
-        self, shared: Any, q: Gaussian, inputs: Any, counts: tuple[int, ...], key: jax.Array, places: Any = None
-    ) -> Float[Array, "p n c"]:
-        """Values of all patches of a signal for one draw of v ~ q, [p, size]; places: samples of a patch, None for all."""
+    def random(self, shared: Any, q: Gaussian, inputs: Any, counts: tuple[int, ...], key: jax.Array) -> Float[Array, "p n c"]:
+        """Values of all patches of a signal for one draw of v ~ q, [p, size]."""
         del shared, counts
-        inputs = inputs if places is None else inputs[places]
         keys = jax.random.split(key, len(q.mean))
         return jax.vmap(lambda mean, scale, k: random_values(self.field, Gaussian(mean, scale), inputs, k))(*q, keys)
 
@@ -147,7 +144,7 @@ class WeightNetwork:
         """Values of one patch."""
         del shared, features
         scale, function = self.field.nonlinearity()
-        return siren.apply(siren.unflatten(v, self.field.sizes()), inputs, scale, function)
+        return siren.apply(siren.unflatten(v, self.sizes()), inputs, scale, function)
 
     def inputs(self, coords: Any) -> Float[Array, "n e"]:
         """Encoded coordinates of one patch."""
@@ -192,19 +189,17 @@ class TransformedNetwork(WeightNetwork):
 
     def init(self, key: jax.Array) -> tuple[dict[str, Any], jax.Array]:
         """(A of each layer and the convolutions, mean of the first posteriors), as section 4.2.1 and equations 4.13 and 4.14."""
-        keys = iter(jax.random.split(key, 4 + 3 * len(self.sizes())))
+        # Two for each layer, one for each convolution, and one for z.
+        keys = iter(jax.random.split(key, 2 * len(self.sizes()) + len(self.positional.kernels) + 1))
         shared: dict[str, Any] = {}
         parts = []
-        for i, (fan_in, fan_out) in enumerate(self.sizes()):
-            count = (fan_in + 1) * fan_out
-            if self.transform:
-                bound = 1.0 / fan_in if i == 0 else (6.0 / fan_in) ** 0.5
+        if self.transform:
+            for i, (count, bound) in enumerate(zip(self._counts(), self._bounds(), strict=True)):
                 parts.append(jax.random.uniform(next(keys), (count,), minval=-bound, maxval=bound))
                 shared[f"transform_{i}"] = jax.random.uniform(next(keys), (count, count), minval=-1e-3, maxval=1e-3)
-        if not self.transform:
-            parts = [siren.flatten(siren.init_layers(next(keys), self.sizes(), *self._start()))]
-        else:
             shared["output_bias"] = jnp.full((self.field.channels,), self.field.output_bias)
+        else:
+            parts.append(super().init(next(keys))[1])
         if self.positional.channels:
             rank = len(self.patch)
             for i, (inputs, outputs) in enumerate(self.positional.kernels):
@@ -216,28 +211,17 @@ class TransformedNetwork(WeightNetwork):
 
     def typical_scale(self) -> np.ndarray:
         """Standard deviation of the initial entries of v over random starts, [size]."""
-        scales = []
-        for i, (fan_in, fan_out) in enumerate(self.sizes()):
-            if self.transform:
-                bound = 1.0 / fan_in if i == 0 else (6.0 / fan_in) ** 0.5
-                scales.append(np.full((fan_in + 1) * fan_out, bound / 3**0.5))
-            else:
-                kernel = siren.kernel_bound(i, fan_in, self.field.omega_0, self.field.activation) / 3**0.5
-                scales += [np.full(fan_in * fan_out, kernel), np.full(fan_out, (3 * fan_in) ** -0.5)]
-        scales.append(np.full(self.size - self.num_weights, 0.1**0.5))
-        return np.concatenate(scales).astype(np.float32)
+        weights = [super().typical_scale()]
+        if self.transform:
+            weights = [np.full(n, bound / 3**0.5) for n, bound in zip(self._counts(), self._bounds(), strict=True)]
+        return np.concatenate([*weights, np.full(self.size - self.num_weights, 0.1**0.5)]).astype(np.float32)
 
-    def random(
-        self, shared: Any, q: Gaussian, inputs: Any, counts: tuple[int, ...], key: jax.Array, places: Any = None
-    ) -> Float[Array, "p n c"]:
+    def random(self, shared: Any, q: Gaussian, inputs: Any, counts: tuple[int, ...], key: jax.Array) -> Float[Array, "p n c"]:
         """As `WeightNetwork.random`; w = A h is not factorized, so weights are drawn and not units (section 4.1.3)."""
         v = draw(key, q)
         features = self.features(shared, v, counts)
-        if places is not None:
-            inputs, features = inputs[places], None if features is None else features[:, places]
-        return jax.vmap(lambda v, own: self.values(shared, v, own, inputs), in_axes=(0, None if features is None else 0))(
-            v, features
-        )
+        # Where there are no features, None is a tree without leaves, and nothing is mapped over.
+        return jax.vmap(lambda v, own: self.values(shared, v, own, inputs))(v, features)
 
     def features(self, shared: Any, v: Float[Array, "p size"], counts: tuple[int, ...]) -> Float[Array, "p n o"] | None:
         """Positional encoding of each patch: z of all patches is put together and goes through the convolutions as a whole.
@@ -258,17 +242,27 @@ class TransformedNetwork(WeightNetwork):
 
     def values(self, shared: Mapping[str, Any], v: Any, features: Any, inputs: Any) -> Float[Array, "n c"]:
         """Values of one patch: features [n, o] are its positional encoding, or None."""
-        h, start, weights = v[: self.num_weights], 0, []
-        for i, (fan_in, fan_out) in enumerate(self.sizes()):
-            part = h[start : start + (fan_in + 1) * fan_out]
-            weights.append(shared[f"transform_{i}"] @ part if self.transform else part)
-            start += (fan_in + 1) * fan_out
-        layers = siren.unflatten(jnp.concatenate(weights), self.sizes())
-        scale, function = self.field.nonlinearity()
+        weights = v[: self.num_weights]
+        if self.transform:
+            parts = jnp.split(weights, np.cumsum(self._counts())[:-1])
+            weights = jnp.concatenate([shared[f"transform_{i}"] @ part for i, part in enumerate(parts)])
         if features is not None:
             inputs = jnp.concatenate([features, inputs], axis=-1)
-        found = siren.apply(layers, inputs, scale, function)
+        found = super().values(shared, weights, None, inputs)
         return found + shared["output_bias"] if self.transform else found
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Memory of the positional encoding of a whole signal, per sample: what the last convolution reads and writes."""
+        return 4 * 2 * sum(self.positional.kernels[-1]) if self.positional.channels else 0
+
+    def _counts(self) -> list[int]:
+        """Weights of each layer."""
+        return [(fan_in + 1) * fan_out for fan_in, fan_out in self.sizes()]
+
+    def _bounds(self) -> list[float]:
+        """Of the first entries of h, layer by layer (equation 4.14)."""
+        return [1.0 / fan_in if i == 0 else (6.0 / fan_in) ** 0.5 for i, (fan_in, _) in enumerate(self.sizes())]
 
 
 def distortion(
@@ -281,17 +275,14 @@ def distortion(
     counts: tuple[int, ...],
     key: jax.Array,
     num_samples: int = 1,
-    places: Any = None,
 ) -> Float[Array, ""]:
     """Expected distortion of a signal, estimated from samples: for each patch the mean over samples and channels, then the sum.
-
-    places: samples that ``values`` and ``weight`` are of; None: all.
 
     The mean squared error (not the sum of the thesis's equation 3.2) is what its values of β belong to.
     """
 
     def one(key: jax.Array) -> jax.Array:
-        error = jnp.mean(jnp.square(network.random(shared, q, inputs, counts, key, places) - values), axis=-1)
+        error = jnp.mean(jnp.square(network.random(shared, q, inputs, counts, key) - values), axis=-1)
         error = error if weight is None else error * weight
         return jnp.sum(jnp.mean(error, axis=-1))
 

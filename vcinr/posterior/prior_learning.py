@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vcinr.posterior.gaussians import NATS_PER_BIT, Gaussian, best_prior, kl_nats, positive, unconstrained
+from vcinr.posterior.gaussians import NATS_PER_BIT, Gaussian, best_prior, from_tree, kl_nats, to_tree, unconstrained
 from vcinr.posterior.networks import WeightNetwork, distortion
 from vcinr.posterior.partition import next_fit
 from vcinr.signals.principal_components import principal_components
@@ -36,7 +36,6 @@ class PriorConfig:
     update_every: steps between two updates of the prior.
     first_scale: standard deviation of the first posteriors, in those of the initial weights over random starts; positive. The
         thesis's variance of 9e-6 (table C.1) is 0.25 in COMBINER's hidden layers.
-    subset: random samples of a patch that a step's distortion is estimated from; 0: all of them, as in the thesis.
     per_layer: whether all dimensions of a layer share one deviation and the mean 0 (a control; MIRACLE's prior).
     start_components: principal components of the values from which the posterior of a new signal is predicted; 0: it starts at
         the prior, as in the thesis.
@@ -51,19 +50,8 @@ class PriorConfig:
     first_update: int = 250
     update_every: int = 100
     first_scale: float = 0.25
-    subset: int = 0
     per_layer: bool = False
     start_components: int = 128
-
-
-def to_tree(q: Gaussian) -> dict[str, Any]:
-    """A Gaussian as the numbers that Adam moves."""
-    return {"mean": q.mean, "raw_scale": unconstrained(q.scale)}
-
-
-def from_tree(tree: Mapping[str, Any]) -> Gaussian:
-    """The inverse of `to_tree`."""
-    return Gaussian(tree["mean"], positive(tree["raw_scale"]))
 
 
 def prior_stage(
@@ -110,13 +98,8 @@ def prior_stage(
     def loss(trainable: Any, frozen: Any, example: Mapping[str, Any], key: jax.Array, own: Any):
         q = from_tree(own)
         prior = Gaussian(**jax.lax.stop_gradient(trainable["prior"]))
-        choice, key = jax.random.split(key)
-        values, places = example["values"], None
-        if 0 < config.subset < len(values):
-            places = jax.random.choice(choice, len(values), (config.subset,), replace=False)
-            values = values[places]
         one = Gaussian(q.mean[None], q.scale[None])
-        error = distortion(network, trainable["shared"], one, frozen, values[None], None, one_patch, key, places=places)
+        error = distortion(network, trainable["shared"], one, frozen, example["values"][None], None, one_patch, key)
         kl = jnp.sum(kl_nats(q, prior))
         return error + beta * kl, {"distortion": error, "kl_bits": kl / NATS_PER_BIT}
 
@@ -124,7 +107,7 @@ def prior_stage(
         # After the last step it is set in any case: a short stage would else end with the prior that it began with.
         if step < min(config.first_update, training.num_steps):
             return trainable, signals
-        prior = best_prior(Gaussian(signals["mean"], np.asarray(positive(signals["raw_scale"]))))
+        prior = best_prior(from_tree(signals))
         if config.per_layer:
             prior = one_per_layer(network, prior)
         return {**trainable, "prior": prior._asdict()}, signals
@@ -151,7 +134,7 @@ def prior_stage(
 def one_per_layer(network: WeightNetwork, prior: Gaussian) -> Gaussian:
     """The prior with mean 0 and one deviation per layer, that of least KL divergence (Havasi et al. 2019 have one per layer)."""
     second = np.square(prior.scale) + np.square(prior.mean)
-    ends = np.cumsum([*((a + 1) * b for a, b in network.sizes()), max(network.size - network.num_weights, 0)])
+    ends = np.cumsum([*((a + 1) * b for a, b in network.sizes()), network.size - network.num_weights])
     parts = [part for part in np.split(second, ends[:-1]) if len(part)]
     scale = np.concatenate([np.full(len(part), np.sqrt(part.mean())) for part in parts])
     return Gaussian(np.zeros_like(prior.mean), scale.astype(np.float32))
@@ -166,7 +149,7 @@ def blocks_stage(config: PriorConfig, budget: int, point: int, last: bool, seed:
     def solve(key: jax.Array, params: Params, source: ArrayExamples, workplace: Workplace) -> Params:
         del key, workplace
         fitted = params["fitted"]
-        posteriors = Gaussian(fitted["posteriors"]["mean"], np.asarray(positive(fitted["posteriors"]["raw_scale"])))
+        posteriors = Gaussian(*map(np.asarray, from_tree(fitted["posteriors"])))
         prior = Gaussian(**fitted["prior"])
         kl = np.zeros(prior.mean.shape, np.float64)
         for mean, scale in zip(*posteriors, strict=True):

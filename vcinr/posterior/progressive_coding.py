@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +23,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from vcinr.codec import EncodeRequest
-from vcinr.devices import local_mesh, pmapped, replicate, shard_batch
-from vcinr.posterior.gaussians import NATS_PER_BIT, Gaussian, kl_nats, positive
+from vcinr.devices import local_mesh, pad_rows, pmapped, replicate, shard_batch
+from vcinr.posterior.gaussians import NATS_PER_BIT, Gaussian, from_tree, kl_nats
 from vcinr.posterior.networks import WeightNetwork, distortion
 from vcinr.posterior.partition import Partition
 from vcinr.posterior.relative_entropy_coding import MAX_BITS, METHODS, decode_blocks, encode_block
 from vcinr.posterior.shared_randomness import normals_of_words, philox
-from vcinr.trees import load_tree, save_tree
+from vcinr.trees import digest, load_tree, save_tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +95,14 @@ class Shared(NamedTuple):
     """Arrays that all signals share: the model's, of one operating point.
 
     prior: over the entries of a patch, [size].   network: what the network shares.   inputs: encoded coordinates [n, e].
-    block_of: block of each dimension [size].   one_hot: the same as [size, k].   rows: in which row each patch's entry stands,
-    [p, size], or None where that is its own.
+    block_of: block of each dimension [size].   rows: in which row each patch's entry stands, [p, size], or None where that is its
+    own.
     """
 
     prior: Gaussian
     network: Any
     inputs: Any
     block_of: Any
-    one_hot: Any
     rows: Any
 
 
@@ -132,11 +130,11 @@ class Coded(NamedTuple):
     trace: np.ndarray
 
 
-def mixture(problem: Problem, shared: Shared, state: State, coded: Any) -> Gaussian:
+def mixture(shared: Shared, state: State, coded: Any) -> Gaussian:
     """The posterior in order of rows, [p, size], with deviation 0 where a block is coded: those before number ``coded``."""
     done = shared.block_of < coded
-    mean = jnp.where(done, state.given, state.posterior["mean"])
-    return Gaussian(mean, jnp.where(done, 0.0, positive(state.posterior["raw_scale"])))
+    q = from_tree(state.posterior)
+    return Gaussian(jnp.where(done, state.given, q.mean), jnp.where(done, 0.0, q.scale))
 
 
 def of_patches(shared: Shared, q: Gaussian) -> Gaussian:
@@ -146,12 +144,13 @@ def of_patches(shared: Shared, q: Gaussian) -> Gaussian:
 
 def divergences(shared: Shared, posterior: Mapping[str, Any]) -> Float[Array, "p size"]:
     """KL divergence of each entry in nats."""
-    return kl_nats(Gaussian(posterior["mean"], positive(posterior["raw_scale"])), shared.prior)
+    return kl_nats(from_tree(posterior), shared.prior)
 
 
-def block_bits(shared: Shared, posterior: Mapping[str, Any]) -> Float[Array, "p k"]:
+def block_bits(shared: Shared, state: State) -> Float[Array, "p k"]:
     """KL divergence of each block in bits."""
-    return divergences(shared, posterior) @ shared.one_hot / NATS_PER_BIT
+    nats = divergences(shared, state.posterior)
+    return jax.ops.segment_sum(nats.T, shared.block_of, state.beta.shape[-1]).T / NATS_PER_BIT
 
 
 def adjusted(coding: CodingConfig, beta: Any, divergence_bits: Any) -> Any:
@@ -164,7 +163,7 @@ def adjusted(coding: CodingConfig, beta: Any, divergence_bits: Any) -> Any:
 def loss(problem: Problem, shared: Shared, state: State, data: Any, coded: Any, key: Any) -> tuple[jax.Array, jax.Array]:
     """(distortion + Σ β_k δ_k over what is not coded, distortion) of one signal (equations 3.9 and 3.10)."""
     values, weight = data
-    q = of_patches(shared, mixture(problem, shared, state, coded))
+    q = of_patches(shared, mixture(shared, state, coded))
     c = problem.coding
     error = distortion(problem.network, shared.network, q, shared.inputs, values, weight, problem.counts, key, c.num_samples)
     price = jnp.where(shared.block_of < coded, 0.0, state.beta[:, shared.block_of])
@@ -175,7 +174,7 @@ def loss(problem: Problem, shared: Shared, state: State, data: Any, coded: Any, 
 def _compiled(problem: Problem, mesh: Mesh) -> tuple[Any, Any]:
     """(one step, the look at where it has led) with the first ``coded`` blocks fixed; one program each for all blocks.
 
-    The host calls step after step: inside a loop of XLA's own, the convolutions take eleven times as long on a CPU.
+    The host calls step after step: inside a loop of XLA's own, convolutions take several times as long on a CPU.
     """
     adam = optax.scale_by_adam()
 
@@ -187,17 +186,18 @@ def _compiled(problem: Problem, mesh: Mesh) -> tuple[Any, Any]:
 
         direction, optimiser = adam.update(jax.grad(value)(state.posterior), state.optimiser)
         posterior = jax.tree.map(lambda p, d: p - problem.coding.lr * d, state.posterior, direction)
+        moved = state._replace(posterior=posterior, optimiser=optimiser)
         beta = jax.lax.cond(
             (i + 1) % problem.coding.adjust_every == 0,
-            lambda: adjusted(problem.coding, state.beta, block_bits(shared, posterior)),
+            lambda: adjusted(problem.coding, state.beta, block_bits(shared, moved)),
             lambda: state.beta,
         )
-        return State(posterior, optimiser, beta, state.given)
+        return moved._replace(beta=beta)
 
     def one_look(shared, state, data, key, coded, i):
         key = jax.random.fold_in(jax.random.wrap_key_data(key), i)
         error = loss(problem, shared, state, data, coded, key)[1]
-        return error, mixture(problem, shared, state, coded), block_bits(shared, state.posterior)
+        return error, mixture(shared, state, coded), block_bits(shared, state)
 
     def over_signals(function):
         return jax.vmap(function, in_axes=(None, 0, 0, 0, None, None))
@@ -238,11 +238,10 @@ def code_signals(
     partition = Partition.from_arrays(params["blocks"])
     num_blocks = partition.num_blocks
     prior = Gaussian(np.asarray(params["prior"]["mean"]), np.asarray(params["prior"]["scale"]))
-    one_hot = (partition.block_of[:, None] == np.arange(num_blocks)).astype(np.float32)
     inverse = None if rows is None else np.argsort(rows, axis=0, kind="stable").astype(np.int32)
     if rows is not None:
         start = {name: np.take_along_axis(part, np.broadcast_to(rows, part.shape), axis=1) for name, part in start.items()}
-    shared = Shared(prior, params["shared"], inputs, partition.block_of, one_hot, inverse)
+    shared = Shared(prior, params["shared"], inputs, partition.block_of, inverse)
     count, patches = values.shape[:2]
     key = jax.random.key(c.seed) if request.key is None else request.key
     keys = jax.vmap(lambda i: jax.random.key_data(jax.random.fold_in(key, i)))(jnp.arange(count))
@@ -264,13 +263,10 @@ def code_signals(
         state = jax.tree.unflatten(jax.tree.structure(state), saved["state"])
         found, done = saved["found"], int(saved["round"])
 
-    mesh = local_mesh()
-    mesh = Mesh(mesh.devices[:count], mesh.axis_names, axis_types=mesh.axis_types)
+    mesh = local_mesh(count)
     step, look = _compiled(problem, mesh)
     data = (jnp.asarray(values), None if weight is None else jnp.asarray(weight))
-    spare = -count % mesh.size
-    padded = jax.tree.map(lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], spare, axis=0)]), (state, data, keys))
-    state, data, keys = (shard_batch(tree, mesh) for tree in padded)
+    state, data, keys = (shard_batch(tree, mesh) for tree in pad_rows((state, data, keys), mesh))
     shared_there = replicate(shared, mesh)
     for block in range(done, num_blocks):
         begin, stop = (0, first) if block == 0 else (first + tune * (block - 1), first + tune * block)
@@ -346,9 +342,5 @@ def _checkpoint(request: EncodeRequest, about: Any, arrays: Any) -> Path | None:
     """The file that keeps a batch's progress; its name covers all that the result depends on."""
     if request.workdir is None:
         return None
-    digest = hashlib.sha256(f"{about!r} {request.effort}".encode())
-    for leaf in jax.tree.leaves(arrays):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{array.dtype.name} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return Path(request.workdir) / f"posterior_{digest.hexdigest()[:12]}.safetensors"
+    name = digest(f"{about!r} {request.effort}", arrays).hex()[:12]
+    return Path(request.workdir) / f"posterior_{name}.safetensors"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -184,6 +185,6 @@ def test_a_patch_divides_by_the_stride_of_its_latent():
 def test_limits_of_memory_know_the_encoding_of_a_whole_signal():
     codec = make_codec("combiner_plus", PLUS)
     shared, start = codec.network.init(jax.random.key(0))
-    features = codec.network.features(shared, np.tile(np.asarray(start), (6, 1)), (2, 3))
+    features = codec.network.features(shared, jnp.tile(start, (6, 1)), (2, 3))
     assert features.size * features.dtype.itemsize <= codec.decoding_bytes_per_sample * 6 * 64
     assert make_codec("combiner", CONFIG).decoding_bytes_per_sample == 0

@@ -157,7 +157,7 @@ def test_sounds_pass_the_linear_floor(run):
 def test_files_of_impossible_sounds_are_refused(run, monkeypatch):
     page = run(SOUND, SOUND_FILES, SOUND_KLT)
     with monkeypatch.context() as patch:
-        patch.setattr(page["Sound"], "check_metadata", lambda self, metadata: None)
+        patch.setattr(page["Sound"], "check_metadata", lambda self, metadata, shape: None)
         data = page["model"].encode(page["sound"]._replace(rate=0))
     with pytest.raises(vcinr.BitstreamError, match="metadata are those of no sound: a sample rate lies in 1 to"):
         page["model"].decode(data)

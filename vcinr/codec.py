@@ -37,7 +37,7 @@ class Code:
 
     streams: Mapping[str, np.ndarray]
     meta: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
-    metadata: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
+    metadata: Mapping[str, int | float | bytes] = dataclasses.field(default_factory=dict)
     found: FoundModels | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def known_models(self) -> Mapping[str, SymbolModel]:

@@ -20,7 +20,9 @@ MAX_RANK = 7
 MAX_SIGNALS = 2**16
 MAX_AXIS = 2**31 - 1
 DEFAULT_MAX_PIXELS = 2**26
-MAX_META_BYTES = {"int": 5, "float32": 4}
+MAX_BYTES_META = 2**20
+"""Bytes of a meta of that type."""
+MAX_META_BYTES = {"int": 5, "float32": 4, "bytes": 3 + MAX_BYTES_META}
 
 _RANK, _MANY, _DIFFER, _RESERVED = 0b00000111, 0b00001000, 0b00010000, 0b11100000
 
@@ -42,13 +44,13 @@ class Peek:
 class Frame:
     """A parsed file. Its symbols are not decoded yet, so nothing vouches for it before `check` has passed.
 
-    fingerprint: 4 bytes of the operating point.   shapes: of each signal.   metas: name → int or float, of each signal.
+    fingerprint: 4 bytes of the operating point.   shapes: of each signal.   metas: name → int, float or bytes, of each signal.
     payload: the coded streams.   checksum: as stored.   head: the bytes before the payload, which the checksum covers.
     """
 
     fingerprint: bytes
     shapes: tuple[tuple[int, ...], ...]
-    metas: tuple[Mapping[str, int | float], ...]
+    metas: tuple[Mapping[str, int | float | bytes], ...]
     payload: bytes
     checksum: int
     head: bytes
@@ -57,14 +59,14 @@ class Frame:
 def head_bytes(
     fingerprint: bytes,
     shapes: Sequence[Sequence[int]],
-    metas: Sequence[Mapping[str, int | float]],
+    metas: Sequence[Mapping[str, int | float | bytes]],
     meta_types: Mapping[str, str],
 ) -> bytes:
     """Everything before the payload.
 
     fingerprint: 4 bytes. shapes, metas: one per signal; shapes of one rank in 1..7, every axis at least 1.
-    meta_types: name → "int" (must fit int32) or "float32" (finite; rounded to the nearest float32), in file order: what the
-        modality declares, then what the codec declares.
+    meta_types: name → "int" (must fit int32), "float32" (finite; rounded to the nearest float32) or "bytes" (at most
+        `MAX_BYTES_META`), in file order: what the modality declares, then what the codec declares.
     Raises ValueError on what the format cannot hold.
     """
     shapes = [tuple(int(n) for n in shape) for shape in shapes]
@@ -92,7 +94,7 @@ def head_bytes(
 
 
 def max_meta_bytes(meta_types: Mapping[str, str]) -> int:
-    """Bytes that numbers of these types take at most, for one signal."""
+    """Bytes that metas of these types take at most, for one signal."""
     return sum(MAX_META_BYTES[kind] for kind in meta_types.values())
 
 
@@ -248,4 +250,15 @@ def _read_float(reader: _Reader, name: str) -> float:
     return value
 
 
-_META = {"int": (_write_int, _read_int), "float32": (_write_float, _read_float)}
+def _write_bytes(name: str, value: bytes) -> bytes:
+    if not isinstance(value, bytes) or len(value) > MAX_BYTES_META:
+        found = f"{len(value)} of them" if isinstance(value, bytes) else type(value).__name__
+        raise ValueError(f"meta {name} must be at most {MAX_BYTES_META} bytes, got {found}")
+    return _varint(len(value)) + value
+
+
+def _read_bytes(reader: _Reader, name: str) -> bytes:
+    return reader.take(reader.varint(f"length of meta {name}", MAX_BYTES_META))
+
+
+_META = {"int": (_write_int, _read_int), "float32": (_write_float, _read_float), "bytes": (_write_bytes, _read_bytes)}

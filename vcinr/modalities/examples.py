@@ -14,8 +14,8 @@ def modality_of(name: str, patch: tuple[int, ...]) -> Modality:
     """The modality's row. ValueError where there is none of that name, or a patch has not its number of axes."""
     if name not in MODALITIES:
         raise ValueError(f"unknown modality {name!r}: valid are {', '.join(MODALITIES)}; import the module that adds another")
-    if len(patch) != MODALITIES[name].coord_dim:
-        raise ValueError(f"a patch of a {name} has {MODALITIES[name].coord_dim} axes, not {patch}")
+    if len(patch) != MODALITIES[name].rank:
+        raise ValueError(f"a patch of a {name} has {MODALITIES[name].rank} axes, not {patch}")
     return MODALITIES[name]
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import io
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +17,8 @@ from vcinr.signals.grids import pixel_grid
 
 DEFAULT_MAX_SAMPLES = 2**26
 Source = str | os.PathLike | BinaryIO
+Metadata = Mapping[str, int | float | bytes]
+"""What a signal has besides its samples, by the names of `Modality.meta_types`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +37,23 @@ class ReadOption:
 class Modality:
     """One kind of signal: its samples, coordinates, metadata, files and quality. The defaults are those of integer samples.
 
-    *Raw* is a signal as callers hold it: an array of samples, or whatever `unpack` takes apart into samples and metadata.
+    *Raw* is a signal as callers hold it: an array of samples, or whatever `unpack` takes apart into samples and metadata. Where
+    signals have ranges of their own, samples are float32 that `unpack` has brought into [0, 1], and metadata say from where.
 
     Attributes:
         name: key in `MODALITIES`, a noun in the singular.
-        coord_dim: number of axes, which is the number of coordinates of a sample.
+        coord_dim: number of coordinates that the field takes for a sample.
         channels: number of values per sample.
-        sample_type: NumPy name of the type of raw samples.
-        lowest: raw value that becomes 0.
-        peak: largest raw value less the lowest, which becomes 1; the peak of PSNR in raw units (255 for 8-bit pictures).
+        num_axes: number of axes of a signal; 0: as many as coordinates.
+        field_channels: number of values that the field gives; 0: as many as a sample has. See `observe`.
+        sample_type: NumPy name of the type of samples; "float32" for those that lie in [0, 1] already.
+        lowest: sample that becomes 0.
+        peak: largest sample less the lowest, which becomes 1; the peak of PSNR in raw units (255 for 8-bit pictures). Of float32
+            samples, whose range is 1, only how many steps it has: what is wrong by less than one step counts as lossless.
         common_grid: whether all patches lie on the same coordinates, so that they have principal components.
         mirrored_axes: axes along which a mirrored signal is as good a training example.
-        meta_types: what a file holds of a signal besides its samples: name → "int" (fits int32) or "float32", in file order.
+        meta_types: what a file holds of a signal besides its samples: name → "int" (fits int32), "float32" or "bytes" (at most
+            `vcinr.bitstream.container.MAX_BYTES_META` of them), in file order.
         example_metadata: of samples that come without a signal around them, such as training patches; a value per meta type.
         read_suffixes: suffixes of files that `read` takes, in lower case; others are tried too.
         write_suffixes: suffixes of files that `write` makes, which keep every value; the first is the default.
@@ -56,51 +63,87 @@ class Modality:
     name: str
     coord_dim: int
     channels: int
+    num_axes: int = 0
+    field_channels: int = 0
     sample_type: str = "uint8"
     lowest: float | int = 0
     peak: float | int = 255
     common_grid: bool = True
     mirrored_axes: tuple[int, ...] = ()
     meta_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    example_metadata: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
+    example_metadata: Metadata = dataclasses.field(default_factory=dict)
     read_suffixes: tuple[str, ...] = ()
     write_suffixes: tuple[str, ...] = ()
     read_options: tuple[ReadOption, ...] = ()
 
+    @property
+    def rank(self) -> int:
+        """Number of axes of a signal."""
+        return self.num_axes or self.coord_dim
+
+    @property
+    def outputs(self) -> int:
+        """Number of values that the field gives."""
+        return self.field_channels or self.channels
+
     def check(self, samples: Any) -> None:
-        """ValueError that names the mend where these are no raw samples [*shape, channels] of one whole signal."""
-        axes = ["samples"] if self.coord_dim == 1 else [f"n{i}" for i in range(self.coord_dim)]
+        """ValueError that names the mend where these are no samples [*shape, channels] of one whole signal."""
+        axes = ["samples"] if self.rank == 1 else [f"n{i}" for i in range(self.rank)]
         wanted = f"a {self.name} is a NumPy array of {self.sample_type} [{', '.join([*axes, str(self.channels)])}]"
         if not isinstance(samples, np.ndarray):
             raise ValueError(f"{wanted}, not {type(samples).__name__}")
-        fits = samples.ndim == self.coord_dim + 1 and samples.shape[-1] == self.channels and samples.size
+        fits = samples.ndim == self.rank + 1 and samples.shape[-1] == self.channels and samples.size
         if not fits or samples.dtype.name != self.sample_type:
             raise ValueError(f"{wanted}, not {samples.dtype} {list(samples.shape)}")
 
-    def unpack(self, raw: Any) -> tuple[np.ndarray, dict[str, int | float]]:
+    def unpack(self, raw: Any) -> tuple[np.ndarray, dict[str, int | float | bytes]]:
         """(samples [*shape, channels], metadata) of a raw signal. ValueError as `check`."""
         samples = np.asarray(raw)
         self.check(samples)
         return samples, {}
 
-    def pack(self, samples: np.ndarray, metadata: Mapping[str, int | float]) -> Any:
+    def pack(self, samples: np.ndarray, metadata: Metadata) -> Any:
         """The raw signal: the inverse of `unpack`."""
         del metadata
         return samples
 
-    def check_metadata(self, metadata: Mapping[str, int | float]) -> None:
-        """ValueError for metadata that no signal has, wherever they come from; types and int32 are checked already."""
+    def check_metadata(self, metadata: Metadata, shape: tuple[int, ...]) -> None:
+        """ValueError for metadata that no signal of this shape has, wherever they come from: a file may say anything.
+
+        Types, int32 and lengths are checked already.
+        """
+
+    def weights(self, samples: np.ndarray, metadata: Metadata) -> np.ndarray | None:
+        """Share of each sample in every error, float32 [*shape], 0 where it is missing; None: all alike."""
+        del samples, metadata
+        return None
+
+    def observe(self, field: Callable[[Any], Any], coords: Any) -> Any:
+        """Samples [n, channels] (JAX) at coordinates [n, d] of a field, which maps points [m, coord_dim] to [m, field_channels].
+
+        What is sampled is the field itself, unless instruments stand between: a camera sees the integral along a ray.
+        """
+        return field(coords)
+
+    def rate_units(self, raw: Any) -> dict[str, float]:
+        """Further units of rate: name → what a file's bits are divided by, such as 1,000 × seconds for "kbps"."""
+        del raw
+        return {}
 
     def normalise(self, samples: Any) -> np.ndarray:
-        """Raw samples → float32 in [0, 1], each sample by itself: training normalises patches, encoding whole signals."""
+        """Samples → float32 in [0, 1], each sample by itself: training normalises patches, encoding whole signals."""
         self.check(samples)
+        if self.sample_type == "float32":
+            return samples
         return (samples.astype(np.float32) - np.float32(self.lowest)) / np.float32(self.peak)
 
     def denormalise(self, values: Any) -> np.ndarray:
-        """float [..., channels] → raw samples; what lies outside [0, 1] is clipped. ValueError for NaN."""
+        """float [..., channels] → samples; what lies outside [0, 1] is clipped. ValueError for NaN."""
         values = np.asarray(values)
         if np.isnan(values).any():
             raise ValueError(f"a {self.name} with NaN has no {self.sample_type} values: the field that made it has diverged")
+        if self.sample_type == "float32":
+            return np.clip(values, 0, 1).astype(np.float32)
         return (np.rint(np.clip(values, 0, 1) * self.peak) + self.lowest).astype(self.sample_type)
 
     def coordinates(self, shape: tuple[int, ...], start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -110,13 +153,14 @@ class Modality:
         """
         return pixel_grid(shape, start, stop)
 
-    def squared_error(self, original: np.ndarray, decoded: np.ndarray) -> float:
-        """Mean squared error, peak 1, of samples against samples or against floats in normalised units."""
-        return mean_squared_error(original, decoded, lowest=self.lowest, peak=self.peak)
+    def squared_error(self, original: np.ndarray, decoded: np.ndarray, weights: np.ndarray | None = None) -> float:
+        """Mean squared error, peak 1, of samples against samples or against floats in normalised units; see `weights`."""
+        return mean_squared_error(original, decoded, weights, lowest=self.lowest, peak=self.peak)
 
     def metrics(self, original: Any, decoded: Any) -> dict[str, float]:
         """Quality of a decoded raw signal: name with unit → value; always ``psnr_db``, infinite for equal samples."""
-        return {"psnr_db": float(psnr_db(self.squared_error(self.unpack(original)[0], self.unpack(decoded)[0])))}
+        (samples, metadata), (other, _) = self.unpack(original), self.unpack(decoded)
+        return {"psnr_db": float(psnr_db(self.squared_error(samples, other, self.weights(samples, metadata))))}
 
     def read(self, source: Source, *, max_samples: int = DEFAULT_MAX_SAMPLES, **options: Any) -> Any:
         """The raw signal in a file, given by path or opened for bytes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,12 +35,12 @@ def read_each(model: Model, files: Sequence[bytes], max_pixels: int, max_work: i
     return points, codes, grids
 
 
-def with_metadata(modality: Modality, codes: Sequence[Code], metas: Sequence[Mapping[str, int | float]]) -> list[Code]:
+def with_metadata(modality: Modality, codes: Sequence[Code], frame: container.Frame) -> list[Code]:
     """Codes with the modality's part of what a file says of each signal. BitstreamError where no such signal is."""
-    found = [{name: meta[name] for name in modality.meta_types} for meta in metas]
-    for metadata in found:
+    found = [{name: meta[name] for name in modality.meta_types} for meta in frame.metas]
+    for metadata, shape in zip(found, frame.shapes, strict=True):
         try:
-            modality.check_metadata(metadata)
+            modality.check_metadata(metadata, shape)
         except ValueError as error:
             raise BitstreamError(f"the file's metadata are those of no {modality.name}: {error}") from error
     return [dataclasses.replace(code, metadata=metadata) for code, metadata in zip(codes, found, strict=True)]

@@ -19,6 +19,7 @@ from vcinr.bitstream.fingerprint import fingerprint
 from vcinr.bitstream.limits import DEFAULT_MAX_WORK, MAX_BYTES, NO_LIMIT, Limits
 from vcinr.codec import Code, Codec, EncodeRequest, grid_of, num_samples
 from vcinr.modalities import MODALITIES
+from vcinr.modalities.modality import Metadata
 from vcinr.model import decoding
 from vcinr.model.choosing import choose_point, default_point
 from vcinr.model.folder import cast_params, check_precision, open_params, save
@@ -184,9 +185,9 @@ class Model:
         if not 0 <= point < len(self.points):
             raise ValueError(f"point {point} does not exist: this model has points 0 to {len(self.points) - 1}")
         unpacked = [self.modality.unpack(signal) for signal in signals]
-        for _, metadata in unpacked:
-            self.modality.check_metadata(metadata)
-        cut = [self._cut(samples) for samples, _ in unpacked]
+        for samples, metadata in unpacked:
+            self.modality.check_metadata(metadata, samples.shape[:-1])
+        cut = [self._cut(*each) for each in unpacked]
         request = encode_request(effort, workdir, progress)
         codes = self.codec.encode(self.params, cut, point, request) if cut else []
         codes = [dataclasses.replace(code, metadata=metadata) for code, (_, metadata) in zip(codes, unpacked, strict=True)]
@@ -219,7 +220,7 @@ class Model:
         metas = [{name: meta[name] for name in self.codec.meta_types} for meta in frame.metas]
         codes = payload_coding.decode_payload(self.codec, self.params, point, grids, metas, frame.payload, limits)
         container.check(frame, payload_coding.ordered_streams(self.codec, codes))
-        return point, decoding.with_metadata(self.modality, codes, frame.metas), grids
+        return point, decoding.with_metadata(self.modality, codes, frame), grids
 
     def values_of_codes(self, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """What `decode_values_batch` gives of files, from the symbols that `read_codes` gave of them."""
@@ -236,7 +237,7 @@ class Model:
         Whole patches are counted, for that is what decoding costs: a strip of 1 × 10⁶ is 32 times as much in patches of 32 × 32.
         A few patches are within any limit.
         """
-        rank, patch = self.modality.coord_dim, tuple(self.codec.patch)
+        rank, patch = self.modality.rank, tuple(self.codec.patch)
         if any(len(shape) != rank for shape in shapes):
             raise BitstreamError(f"shape {shapes[0]} does not fit this model's signals, which have {rank} dimensions")
         grids = [grid_of(self.codec, shape) for shape in shapes]
@@ -295,11 +296,11 @@ class Model:
 
     def signal(self, raw: Any) -> Signal:
         """A raw signal, normalised and cut into the codec's patches. ValueError as for `encode`."""
-        return self._cut(self.modality.unpack(raw)[0])
+        return self._cut(*self.modality.unpack(raw))
 
-    def _cut(self, samples: np.ndarray) -> Signal:
-        patch = grid_of(self.codec, samples.shape[:-1]).patch
-        return to_signal(self.modality.normalise(samples), patch, self.modality.coordinates)
+    def _cut(self, samples: np.ndarray, metadata: Metadata) -> Signal:
+        patch, row = grid_of(self.codec, samples.shape[:-1]).patch, self.modality
+        return to_signal(row.normalise(samples), patch, row.coordinates, row.weights(samples, metadata))
 
     def _point(
         self, signals: Sequence[Any], point: int | None, bpp: float | None, psnr_db: float | None, request: EncodeRequest

@@ -62,20 +62,26 @@ def to_signal(
     values: Float32[np.ndarray, "*shape c"],
     patch: tuple[int, ...],
     coordinates: Callable[[tuple[int, ...]], np.ndarray] = pixel_grid,
+    weights: Float32[np.ndarray, "*shape"] | None = None,
 ) -> Signal:
     """A signal from normalised values on a regular grid, cut into patches.
 
     values: [*shape, c], in the modality's normalised units. patch: samples along each axis of a patch.
     coordinates: those of a patch of this shape, [n, d] (a modality's ``coordinates``); half-pixel centres by default.
-    Returns coords [n, d] of one patch, values [p, n, c], weight [p, n] (None where nothing overhangs) and the grid.
+    weights: share of each sample in errors, 0 where it is missing; None: all alike.
+    Returns coords [n, d] of one patch, values [p, n, c], weight [p, n] (None where all samples count alike) and the grid.
     """
     grid = Grid(values.shape[:-1], tuple(patch))
     samples = math.prod(grid.patch)
     overhangs = any(n % q for n, q in zip(grid.shape, grid.patch, strict=True))
+    weight = patch_mask(grid.shape, grid.patch) if overhangs else None
+    if weights is not None:
+        own = split(weights[..., None], grid.patch)[..., 0]
+        weight = own if weight is None else own * weight
     return Signal(
         coords=coordinates(grid.patch),
         values=split(values, grid.patch).reshape(grid.num_patches, samples, values.shape[-1]),
-        weight=patch_mask(grid.shape, grid.patch).reshape(grid.num_patches, samples) if overhangs else None,
+        weight=None if weight is None else weight.reshape(grid.num_patches, samples),
         grid=grid,
     )
 

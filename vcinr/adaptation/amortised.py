@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from vcinr.adaptation.meta_learning import MetaConfig, signal_loss, subset
 from vcinr.adaptation.warm_start import components
 from vcinr.fields.field import make_field
+from vcinr.modalities import MODALITIES
 from vcinr.modalities.examples import NormalisedSource
 from vcinr.stage import Params, Stage
 
@@ -103,9 +104,9 @@ def initial_params(config: MetaConfig, key: jax.Array) -> Params:
     """Initial θ, and an analysis of zeros until the training patches are seen."""
     field = config.field
     shared = make_field(field).init(key, jnp.zeros((1, field.coord_dim)), jnp.zeros(field.latent_size()))["params"]
-    samples = int(np.prod(config.patch))
+    samples, channels = int(np.prod(config.patch)), MODALITIES[config.modality].channels
     analysis = {
-        "mean": jnp.zeros((samples, field.channels)),
-        "kernel": jnp.zeros((samples * field.channels, field.latent_size())),
+        "mean": jnp.zeros((samples, channels)),
+        "kernel": jnp.zeros((samples * channels, field.latent_size())),
     }
     return {"shared": shared, "analysis": analysis}

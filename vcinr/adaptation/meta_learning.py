@@ -125,8 +125,13 @@ def layers_loss(
     """Weighted MSE of the field with these layers; arguments as `signal_loss`."""
     coords = jnp.asarray(MODALITIES[config.modality].coordinates(config.patch), values.dtype) if coords is None else coords
     return chunked_mean_squared_error(
-        lambda x: evaluate(config.field, layers, x), coords, values, weight, config.adaptation.chunk
+        lambda x: values_at(config, layers, x), coords, values, weight, config.adaptation.chunk
     )
+
+
+def values_at(config: MetaConfig, layers: Any, coords: Float[Array, "n d"]) -> Float[Array, "n c"]:
+    """Samples at coordinates of the field with these layers, as the modality observes it."""
+    return MODALITIES[config.modality].observe(lambda points: evaluate(config.field, layers, points), coords)
 
 
 Loss = Callable[..., jax.Array]
@@ -199,7 +204,7 @@ def nearest_latent(
 
     def residuals(chosen: Any, phi: jax.Array) -> jax.Array:
         layers = make_field(config.field).apply({"params": shared}, phi, method="layers")
-        missed = evaluate(config.field, layers, coords[chosen]) - values[chosen]
+        missed = values_at(config, layers, coords[chosen]) - values[chosen]
         return (root[chosen, None] * missed).ravel() / math.sqrt(missed.size)
 
     sketch = partial(residuals, coarse) if enough else None

@@ -31,7 +31,7 @@ from vcinr.datasets.sources import ArraySource
 from vcinr.entropy.range_coder import RawBits
 from vcinr.fields.field import FieldConfig
 from vcinr.modalities import MODALITIES
-from vcinr.modalities.examples import modality_of, normalise_batch
+from vcinr.modalities.examples import check_field, modality_of, normalise_batch
 from vcinr.posterior.gaussians import Gaussian
 from vcinr.posterior.networks import PositionalConfig, TransformedNetwork, WeightNetwork
 from vcinr.posterior.partition import Partition, patch_permutation
@@ -75,9 +75,7 @@ class CombinerConfig:
 
     def __post_init__(self):
         row = modality_of(self.modality, self.patch)
-        for key in ("coord_dim", "channels"):
-            if getattr(self.field, key) != getattr(row, key):
-                raise ValueError(f"field.{key} is {getattr(self.field, key)}, but a {row.name} has {getattr(row, key)}")
+        check_field(row, self.field)
         if self.field.modulation != "none" or self.field.linear_head:
             raise ValueError('all weights are random, so nothing modulates them: field.modulation is "none", linear_head False')
         if not self.betas or list(self.betas) != sorted(self.betas, reverse=True) or self.betas[-1] <= 0:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcinr.adaptation import meta_learning
-from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent, layers_loss, nearest_latent
+from vcinr.adaptation.meta_learning import AdaptationConfig, adapt_latent, layers_loss, nearest_latent, values_at
 from vcinr.batching import map_batches, patch_rows, per_signal
 from vcinr.codec import QUICKEST, Code, Codec, EncodeRequest, Piece
 from vcinr.compression.bottleneck import BottleneckConfig
@@ -30,9 +30,9 @@ from vcinr.compression.variational import VariationalCompression
 from vcinr.context.compression import ContextualCompression, ContextualConfig
 from vcinr.datasets.sources import ArraySource
 from vcinr.entropy.range_coder import Table
-from vcinr.fields.field import FieldConfig, evaluate, make_field
+from vcinr.fields.field import FieldConfig, make_field
 from vcinr.modalities import MODALITIES
-from vcinr.modalities.examples import modality_of, normalise_batch
+from vcinr.modalities.examples import check_field, modality_of, normalise_batch
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import AnyStage, Params, PatchExamples, TrainingConfig
 from vcinr.trees import digest, load_tree, save_tree
@@ -80,9 +80,7 @@ class LatentCodecConfig:
         row = modality_of(self.modality, self.patch)
         if isinstance(self.compression, ContextualConfig):
             self.compression.check_patch(self.patch, self.field.latent_size())
-        for key in ("coord_dim", "channels"):
-            if getattr(self.field, key) != getattr(row, key):
-                raise ValueError(f"field.{key} is {getattr(self.field, key)}, but a {row.name} has {getattr(row, key)}")
+        check_field(row, self.field)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +137,7 @@ class LatentCodec(Codec):
     @property
     def num_values(self) -> int:
         """Samples × channels of one patch."""
-        return math.prod(self.patch) * self.config.field.channels
+        return math.prod(self.patch) * MODALITIES[self.modality].channels
 
     @property
     def decoding_bytes_per_sample(self) -> int:
@@ -164,7 +162,7 @@ class LatentCodec(Codec):
     def values(self, params: Params, latent: jax.Array) -> jax.Array:
         """The numbers [m] that the file holds of one patch → values of its field on the patch's own coordinates, [n, c]."""
         coords = jnp.asarray(MODALITIES[self.modality].coordinates(self.patch))
-        return evaluate(self.config.field, self.layers(params, latent), coords)
+        return values_at(self.config, self.layers(params, latent), coords)
 
     def distortion(self, params: Params, latent: jax.Array, values: jax.Array) -> jax.Array:
         """MSE between the field made from the numbers [m] and a patch's values [n, c]."""
@@ -266,7 +264,7 @@ class LatentCodec(Codec):
             for rows in compression.row_blocks(self, params, code.streams, grid, at_once)
         )
         shared = (self.decoder_params(params), compression.decoder_parts(params, point))
-        return patch_pieces(_decode_row, self, shared, blocks, c.field.channels, c.encode_batch, at_once)
+        return patch_pieces(_decode_row, self, shared, blocks, MODALITIES[c.modality].channels, c.encode_batch, at_once)
 
 
 def kept_entries(params: Params, latent: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
 from vcinr.modalities import MODALITIES
-from vcinr.modalities.examples import modality_of
+from vcinr.modalities.examples import check_field, modality_of
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Stage, TrainingConfig
 from vcinr.weights import coding as weight_coding
@@ -71,9 +71,7 @@ class StrumplerMetaConfig:
 
     def __post_init__(self):
         row = modality_of(self.modality, self.crop)
-        for key in ("coord_dim", "channels"):
-            if getattr(self.field, key) != getattr(row, key):
-                raise ValueError(f"field.{key} is {getattr(self.field, key)}, but a {row.name} has {getattr(row, key)}")
+        check_field(row, self.field)
         if self.field.modulation != "weight_update" or self.field.linear_head or self.field.last_width:
             raise ValueError(
                 "strumpler_meta codes changes of weights: field.modulation is weight_update, without linear_head or last_width"

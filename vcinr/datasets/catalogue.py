@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import logging
 import os
@@ -27,10 +28,11 @@ class Dataset:
 
     name: its key.  description: one line.
     splits: our split → tensorflow-datasets' split expression.
-    builder: class in `vcinr.datasets.builders`; None for a stock set.
+    builder: class of a builder, "module:Class" in `vcinr.datasets`; None for a stock set.
     source: for our own sets, the file or folder under $VCINR_DATA that preparing reads; "" where it is found otherwise.
     stock: for stock sets, ``name/config`` in tensorflow-datasets' catalogue.
     feature: key of the picture in an example of a stock set.
+    modality: key of `MODALITIES`; of the set ``folder`` an option.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Dataset:
     source: str = ""
     stock: str = ""
     feature: str = "image"
+    modality: str = "picture"
 
     @property
     def environment(self) -> str:
@@ -60,34 +63,34 @@ _NO_VALIDATION = {"train": "train[:95%]", "validation": "train[95%:]"}
 DATASETS: dict[str, Dataset] = {
     row.name: row
     for row in (
-        Dataset("demo", "colour photographs of scikit-image's wheel", _same("train", "validation", "test"), "Demo"),
+        Dataset("demo", "colour photographs of scikit-image's wheel", _same("train", "validation", "test"), "builders:Demo"),
         Dataset(
             "cifar10_small",
             "5,000 training and 517 test pictures of CIFAR-10",
             _same("train", "validation", "test"),
-            "Cifar10Small",
+            "builders:Cifar10Small",
             source="cifar10_small.npz",
         ),
         Dataset(
             "faces",
             "2,000 training and 200 test faces of CelebA at 64×64, mildly JPEG-compressed; for non-commercial research",
             _same("train", "validation", "test"),
-            "Faces",
+            "builders:Faces",
             source="faces_celeba64.npz",
         ),
-        Dataset("kodak", "the 24 Kodak photographs, whole; evaluation only", _same("test"), "Kodak", source="kodak"),
+        Dataset("kodak", "the 24 Kodak photographs, whole; evaluation only", _same("test"), "builders:Kodak", source="kodak"),
         Dataset(
             "photos",
             "lossless photographs to train on; among them crops of DIV2K's validation pictures (our div2k test split)",
             _same("train", "validation"),
-            "Photos",
+            "builders:Photos",
             source="photos",
         ),
         Dataset(
             "folder",
             "pictures, or other signals, of one's own, from a folder (path=…)",
             {**_same("train", "validation"), "all": "train+validation"},
-            "Folder",
+            "builders:Folder",
         ),
         Dataset("cifar10", "CIFAR-10", {**_NO_VALIDATION, "test": "test"}, stock="cifar10"),
         Dataset(
@@ -219,7 +222,7 @@ class _Place:
         self.row = row
         self.data_dir = data_dir or os.environ.get(DATASETS_DIR_VARIABLE) or None
         self.options = {key: value for key, value in options.items() if value not in (None, False)}
-        self.modality = self.options.get("modality", "picture")
+        self.modality = self.options.get("modality", row.modality)
         if self.modality == "picture":
             self.options.pop("modality", None)
         if self.modality not in MODALITIES:
@@ -291,11 +294,10 @@ class _Place:
         return {split: builder.info.splits[found].num_examples if found else 0 for split, found in present.items()}
 
     def _builder(self, source: pathlib.Path | None, progress: bool):
-        from vcinr.datasets import builders
-
+        module, builder = self.row.builder.split(":")
         options = {key: value for key, value in self.options.items() if key != "path"}
         with _quiet(progress=False):
-            return getattr(builders, self.row.builder)(source=source, progress=progress, data_dir=self.data_dir, **options)
+            return getattr(importlib.import_module(f"vcinr.datasets.{module}"), builder)(source=source, progress=progress, data_dir=self.data_dir, **options)
 
     def _stock_builder(self):
         from tensorflow_datasets.core import read_only_builder, registered

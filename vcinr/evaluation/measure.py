@@ -62,6 +62,7 @@ def measure(
         `vcinr.evaluation.metrics.summarise`.
         ``psnr_float_db``: mean PSNR of the decoded floats, neither clamped nor rounded.
         ``model_bytes``: size of the model's files; 0 where decoding needs none.
+        the modality's own measures of quality and units of rate (see `further_measures`), such as ``snr_db`` and ``kbps``.
         ``container_differences``: number of values that differ, by rounding, between container and files.
         ``name``, ``lambda``, ``fingerprint``: of the operating point, where it has them.
         ``signals``: ``bpp_file``, ``bpp_payload`` (5 decimals) and ``psnr_db`` (3 decimals) of each signal, in order.
@@ -73,7 +74,7 @@ def measure(
     if len(signals) == 0:
         raise ValueError(f"{dataset} {split} holds no signals: there is nothing to measure")
     signals = list(signals)
-    samples = [model.modality.unpack(signal)[0] for signal in signals]
+    unpacked = [model.modality.unpack(signal) for signal in signals]
     chosen = range(len(model.points)) if points is None else points
     for point in chosen:
         if not 0 <= point < len(model.points):
@@ -86,14 +87,14 @@ def measure(
                 progress(f"point {point}: {what}", POINT_STEPS * done + step, POINT_STEPS * len(chosen))
 
         where = None if workdir is None else Path(workdir)
-        rows.append(_measure_point(model, signals, samples, dataset, split, point, report, where))
+        rows.append(_measure_point(model, signals, unpacked, dataset, split, point, report, where))
     return rows
 
 
 def _measure_point(
     model: Any,
     signals: list[Any],
-    samples: list[np.ndarray],
+    unpacked: list[tuple[np.ndarray, Mapping[str, Any]]],
     dataset: str,
     split: str,
     point: int,
@@ -105,6 +106,8 @@ def _measure_point(
     def encoding(what: str, done: int, total: int) -> None:
         report(what, encoded * done // max(total, 1))
 
+    modality, samples = model.modality, [each for each, _ in unpacked]
+    weights = [modality.weights(*each) for each in unpacked]
     files = model.encode_batch(signals, point=point, workdir=workdir, progress=encoding)
     report("files written", encoded)
     # Limits protect from hostile files; these files were written above.
@@ -117,22 +120,22 @@ def _measure_point(
     report("files decoded", encoded + 1)
     container = model.write_codes(read_as, codes, grids)
     together = model.decode_together(container, max_pixels=NO_LIMIT, max_work=NO_LIMIT)
-    differences = _count_differences(decoded, [model.modality.unpack(signal)[0] for signal in together])
+    differences = _count_differences(decoded, [modality.unpack(signal)[0] for signal in together], modality.peak)
     report("container written and decoded", encoded + 2)
-    float_mses = [model.modality.squared_error(*pair) for pair in zip(samples, floats, strict=True)]
+    float_mses = [modality.squared_error(*each) for each in zip(samples, floats, weights, strict=True)]
     payload_bytes = [model.payload_bytes(data) for data in files]
     estimated_bits = model.bits_of_codes(read_as, codes, grids)
     modelled_bits = model.codec.modelled_bits(model.params, read_as, codes)
     report("rates and floats measured", encoded + 3)
 
-    mses = [model.modality.squared_error(*pair) for pair in zip(samples, decoded, strict=True)]
+    mses = [modality.squared_error(*each) for each in zip(samples, decoded, weights, strict=True)]
     row = rate_quality_row(
         codec=model.codec.name,
         dataset=dataset,
         split=split,
         point=point,
         samples=samples,
-        peak=model.modality.peak,
+        peak=modality.peak,
         file_bytes=[len(data) for data in files],
         payload_bytes=payload_bytes,
         mses=mses,
@@ -146,7 +149,22 @@ def _measure_point(
     if modelled_bits is not None:
         counts = [math.prod(each.shape[:-1]) for each in samples]
         extras["bpp_modelled"] = float(np.mean(np.array(modelled_bits) / counts))
-    return row | extras | {"container_differences": differences}
+    further = further_measures(modality, signals, together, [len(data) for data in files])
+    return row | extras | further | {"container_differences": differences}
+
+
+def further_measures(
+    modality: Any, signals: Sequence[Any], decoded: Sequence[Any], file_bytes: Sequence[int]
+) -> dict[str, float | None]:
+    """Means over signals of the modality's own measures of quality but PSNR, and of its own units of rate; None: not finite."""
+    qualities = [modality.metrics(*pair) for pair in zip(signals, decoded, strict=True)]
+    rates = [
+        {name: 8 * size / unit for name, unit in modality.rate_units(signal).items()}
+        for signal, size in zip(signals, file_bytes, strict=True)
+    ]
+    found = [{**quality, **rate} for quality, rate in zip(qualities, rates, strict=True)]
+    means = {name: float(np.mean([each[name] for each in found])) for name in found[0] if name != "psnr_db"}
+    return {name: mean if np.isfinite(mean) else None for name, mean in means.items()}
 
 
 def rate_quality_row(
@@ -226,11 +244,13 @@ def _check_shapes(samples: Sequence[np.ndarray], decoded: Sequence[np.ndarray], 
             raise MeasurementError(f"{source}: signal {index} was {was} and decodes to {values.dtype} {list(values.shape)}")
 
 
-def _count_differences(decoded: Sequence[np.ndarray], together: Sequence[np.ndarray]) -> int:
+def _count_differences(decoded: Sequence[np.ndarray], together: Sequence[np.ndarray], peak: float | int) -> int:
     _check_shapes(decoded, together, "the container")
     differences = 0
     for index, (alone, shared) in enumerate(zip(decoded, together, strict=True)):
-        gap = np.abs(alone.astype(np.int64) - np.asarray(shared).astype(np.int64))
+        # Of float32 samples, `peak` steps fill their range.
+        steps = [np.rint(peak * np.float64(each)) if each.dtype.kind == "f" else each for each in (alone, np.asarray(shared))]
+        gap = np.abs(steps[0].astype(np.int64) - steps[1].astype(np.int64))
         if gap.max() > 1:
             raise MeasurementError(
                 f"signal {index} decodes otherwise from the container than from its own file: values differ by {gap.max()} steps"

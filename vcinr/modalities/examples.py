@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from vcinr.fields.field import FieldConfig
 from vcinr.modalities import MODALITIES, Modality
 from vcinr.stage import ExampleSource
 
@@ -17,6 +18,13 @@ def modality_of(name: str, patch: tuple[int, ...]) -> Modality:
     if len(patch) != MODALITIES[name].rank:
         raise ValueError(f"a patch of a {name} has {MODALITIES[name].rank} axes, not {patch}")
     return MODALITIES[name]
+
+
+def check_field(row: Modality, field: FieldConfig) -> None:
+    """ValueError where a field is not from this modality's coordinates to what it observes."""
+    for key, wanted in (("coord_dim", row.coord_dim), ("channels", row.outputs)):
+        if getattr(field, key) != wanted:
+            raise ValueError(f"field.{key} is {getattr(field, key)}, but a {row.name} has {wanted}")
 
 
 def normalise_batch(modality: str, raw: np.ndarray) -> np.ndarray:

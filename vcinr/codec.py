@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from vcinr.entropy.range_coder import SymbolModel
+from vcinr.signals.patches import from_values
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import AnyStage, Params, Progress
 
@@ -87,7 +88,7 @@ class Codec:
     name: its key in `CODECS`.   format_name: what stands for the codec in fingerprints; ``name``, unless it was renamed.
     config: frozen dataclass, JSON-able by `dataclasses.asdict`.
     streams: declared order of streams.   meta_types: name → "int" or "float32", in the order of the file.
-    continuous: whether `synthesise` takes any coordinates, so that decoding at any resolution comes free.
+    continuous: whether `resample` evaluates a field between the samples.
     needs_model: False where the file alone decodes (COIN).
     searches: whether `choose_point` finds a point by a search of its own, because points are too many to try.
     max_effort: largest ``EncodeRequest.effort``.
@@ -196,6 +197,18 @@ class Codec:
     def synthesise_pieces(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> Iterator[Piece]:
         """Decoded values of signals, some samples at a time, so that no more than these are held as floats."""
         raise NotImplementedError
+
+    def resample(self, params: Params, point: int, code: Code, grid: Grid, shape: Sequence[int]) -> np.ndarray:
+        """Decoded values of a signal on another grid over the same extent, float32 [*shape, c] in normalised units (host).
+
+        Where the codec is ``continuous``, its field is evaluated there; here, for all others, decoded samples are interpolated
+        linearly.
+        """
+        import scipy.ndimage  # Here, for it takes as long to import as a small picture takes to decode.
+
+        whole = from_values(self.synthesise(params, point, [code], [grid])[0], grid)
+        factors = [m / n for m, n in zip(shape, grid.shape, strict=True)]
+        return scipy.ndimage.zoom(whole, [*factors, 1], order=1, mode="nearest", grid_mode=True)
 
     def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Decoded values of each signal, float32 [p, n, c] in normalised units (host; batches are jitted inside)."""

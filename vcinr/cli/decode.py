@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
 
     with progress("decoding", len(files)) as (advance, _):
         for model, group in in_groups(read()):
-            _decode_group(model, group, options.max_pixels, options.max_work)
+            _decode_group(model, group, options)
             advance(len(group))
 
 
@@ -82,7 +83,17 @@ def _check_suffix(target: str) -> None:
         able[0].check_target(target)
 
 
-def _decode_group(model: vcinr.Model, group: list, max_pixels: int, max_work: int) -> None:
+def _decode_group(model: vcinr.Model, group: list, options: argparse.Namespace) -> None:
+    max_pixels, max_work = options.max_pixels, options.max_work
+    grid = {"scale": options.scale, "shape": options.shape, "rate": options.rate}
+    if any(value is not None for value in grid.values()):
+        if not model.codec.continuous:
+            print(f"{model.codec.name} has no field between its samples: they are interpolated", file=sys.stderr)
+        for source, target, data in group:
+            with about(source):
+                raw = model.decode_at(data, **grid, max_pixels=max_pixels, max_work=max_work)
+            _write(model.modality, target, raw)
+        return
     try:
         signals = model.decode_batch([data for _, _, data in group], max_pixels, max_work)
     except (BitstreamError, MemoryError):

@@ -76,6 +76,16 @@ def _positive(kind: Callable) -> Callable:
     return parse
 
 
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        found = (0,)
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no shape such as 512x768")
+    return found
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vcinr", description="Compress signals with implicit neural representations.")
     parser.add_argument("--version", action="version", version=f"vcinr {vcinr.__version__}")
@@ -112,6 +122,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("paths", nargs="+", metavar="FILE")
     command.add_argument("--out", metavar="DIR", help="folder for NAME.png of each FILE; of other signals NAME with their suffix")
     command.add_argument("--model", metavar="DIR", help="the model it was encoded with; default: found by its fingerprint")
+    grid = command.add_mutually_exclusive_group()
+    grid.add_argument("--scale", type=_positive(float), help="new samples per sample along each axis, between them too")
+    grid.add_argument("--shape", type=_shape, metavar="N×M", help="the new grid, e.g. 512x768")
+    grid.add_argument("--rate", type=_positive(float), help="the new sample or frame rate")
     work = limits.DEFAULT_MAX_WORK
     command.add_argument(
         "--max-work", type=_positive(int), default=work, help="refuse files that take more multiplications (%(default)s)"

@@ -33,6 +33,7 @@ from vcinr.entropy.range_coder import Table
 from vcinr.fields.field import FieldConfig, make_field
 from vcinr.modalities import MODALITIES
 from vcinr.modalities.examples import check_field, modality_of, normalise_batch
+from vcinr.signals.resampling import Resampling
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import AnyStage, Params, PatchExamples, TrainingConfig
 from vcinr.trees import digest, load_tree, save_tree
@@ -266,6 +267,23 @@ class LatentCodec(Codec):
         shared = (self.decoder_params(params), compression.decoder_parts(params, point))
         return patch_pieces(_decode_row, self, shared, blocks, MODALITIES[c.modality].channels, c.encode_batch, at_once)
 
+    def resample(self, params: Params, point: int, code: Code, grid: Grid, shape: Sequence[int]) -> np.ndarray:
+        """The field of each patch between its samples."""
+        c, compression, row = self.config, self.compression, MODALITIES[self.modality]
+        finer = Resampling(grid, shape)
+        at_once = patches_at_once(compression.row_length(self, params) + finer.most * max(row.channels, row.coord_dim))
+        shared = (self.decoder_params(params), compression.decoder_parts(params, point))
+
+        def blocks() -> Iterator[np.ndarray]:
+            first = 0
+            for rows in compression.row_blocks(self, params, code.streams, grid, at_once):
+                positions = finer.positions(np.arange(first, first + len(rows)))
+                coords = row.locate(positions.reshape(-1, row.rank)).reshape(*positions.shape[:2], -1)
+                yield map_batches(_resample_row, self, shared, (rows, coords), c.encode_batch)
+                first += len(rows)
+
+        return finer.assemble(blocks())
+
 
 def kept_entries(params: Params, latent: jax.Array) -> jax.Array:
     """A latent [k] → the numbers [m] that the file pays for."""
@@ -295,6 +313,12 @@ def _analyse_row(codec: LatentCodec, parts: Any, latent: jax.Array) -> jax.Array
 def _encode_row(codec: LatentCodec, shared: Any, values: jax.Array, weight: jax.Array) -> jax.Array:
     params, parts = shared
     return codec.compression.analyse(parts, codec.adapt(params, values, weight))
+
+
+def _resample_row(codec: LatentCodec, shared: Any, symbols: jax.Array, coords: jax.Array) -> jax.Array:
+    params, parts = shared
+    latent = codec.compression.synthesise(parts, symbols.astype(jnp.float32))
+    return values_at(codec.config, codec.layers(params, latent), coords)
 
 
 def _decode_row(codec: LatentCodec, shared: Any, symbols: jax.Array) -> jax.Array:

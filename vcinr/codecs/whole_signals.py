@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from vcinr.codec import Codec
+from vcinr.codec import Code, Codec
 from vcinr.fields.field import FieldConfig
+from vcinr.signals.patches import from_values
 from vcinr.signals.signal import Grid
 from vcinr.stage import Params
 from vcinr.weights import evaluation
@@ -29,6 +30,11 @@ class WholeSignalCodec(Codec):
     @property
     def max_effort(self) -> int:
         return 16
+
+    def resample(self, params: Params, point: int, code: Code, grid: Grid, shape: Sequence[int]) -> np.ndarray:
+        """The network of the signal between its samples: its coordinates are relative to the extent, whatever the grid."""
+        finer = Grid(tuple(shape), tuple(shape))
+        return from_values(self.synthesise(params, point, [code], [finer])[0], finer)
 
     def num_steps(self, effort: int) -> int:
         """Steps of a fit: the config's, doubled per level of effort. ValueError for an effort that the codec does not have."""

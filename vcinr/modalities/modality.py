@@ -146,12 +146,26 @@ class Modality:
             return np.clip(values, 0, 1).astype(np.float32)
         return (np.rint(np.clip(values, 0, 1) * self.peak) + self.lowest).astype(self.sample_type)
 
+    def locate(self, positions: np.ndarray) -> np.ndarray:
+        """Coordinates float32 [n, coord_dim] of positions [n, axes] in a patch or whole signal, which extends from −1 to 1."""
+        return positions
+
     def coordinates(self, shape: tuple[int, ...], start: int = 0, stop: int | None = None) -> np.ndarray:
         """Coordinates float32 [n, coord_dim] in [-1, 1] of a patch of this shape, or of a signal fitted whole, row-major.
 
         start, stop: samples from and to, of all; memory is taken for these alone.
         """
-        return pixel_grid(shape, start, stop)
+        return self.locate(pixel_grid(shape, start, stop))
+
+    def resampled_metadata(self, metadata: Metadata, shape: tuple[int, ...], new: tuple[int, ...]) -> Metadata:
+        """Metadata of a signal of this shape on a new grid over the same extent; a sample rate changes with it, say."""
+        del shape, new
+        return metadata
+
+    def shape_at_rate(self, metadata: Metadata, shape: tuple[int, ...], rate: float | int) -> tuple[int, ...]:
+        """The shape of a signal with another sample rate. ValueError where there is no such rate."""
+        del metadata, shape
+        raise ValueError(f"a {self.name} has no sample rate ({rate:g}): give a scale or a shape")
 
     def squared_error(self, original: np.ndarray, decoded: np.ndarray, weights: np.ndarray | None = None) -> float:
         """Mean squared error, peak 1, of samples against samples or against floats in normalised units; see `weights`."""

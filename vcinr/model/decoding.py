@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,35 @@ def raw_signals(model: Model, points: Sequence[int], codes: Sequence[Code], grid
         patches = array.reshape(grid.num_patches, -1, array.shape[-1])
         raw.append(model.modality.pack(from_values(patches, grid), code.metadata))
     return raw
+
+
+def resampled(
+    model: Model,
+    data: bytes,
+    wish: tuple[float | int | None, Sequence[int] | None, float | int | None],
+    max_pixels: int,
+    max_work: int,
+) -> Any:
+    """See `Model.decode_at`. ValueError for a wish that means nothing, BitstreamError as for `Model.decode`."""
+    (point,), (code,), (grid,) = read_each(model, [data], max_pixels, max_work)
+    row, (scale, shape, rate) = model.modality, wish
+    if sum(each is not None for each in wish) != 1:
+        raise ValueError("give one of scale, shape and rate")
+    if scale is not None:
+        if not 0 < scale < math.inf:
+            raise ValueError(f"a scale is positive and finite, not {scale}")
+        new = tuple(max(1, round(n * scale)) for n in grid.shape)
+    else:
+        new = tuple(shape) if shape is not None else row.shape_at_rate(code.metadata, grid.shape, rate)
+    if len(new) != len(grid.shape) or min(new) < 1:
+        raise ValueError(f"the signal's shape is {grid.shape}: give as many axes with at least one sample each, not {new}")
+    if math.prod(new) > max(max_pixels, num_samples(grid)):
+        raise ValueError(
+            f"a grid of shape {new} has more samples than the limit of {max_pixels}; raise max_pixels (--max-pixels)"
+        )
+    values = model.codec.resample(model.params, point, code, grid, new)
+    _check_finite(values)
+    return row.pack(model.denormalise(values), row.resampled_metadata(code.metadata, grid.shape, new))
 
 
 def _by_point(points: Sequence[int]) -> list[tuple[int, list[int]]]:

@@ -154,6 +154,29 @@ class Model:
         point, codes, grids = self.read_codes(data, max_pixels, max_work)
         return decoding.raw_signals(self, [point] * len(codes), codes, grids)
 
+    def decode_at(
+        self,
+        data: bytes,
+        scale: float | int | None = None,
+        shape: Sequence[int] | None = None,
+        rate: float | int | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_work: int = DEFAULT_MAX_WORK,
+    ) -> Any:
+        """The signal of a file on another grid over the same extent; give one of ``scale``, ``shape`` and ``rate``.
+
+        The codec's field is evaluated between the samples where it is ``continuous``; else decoded samples are interpolated.
+
+        Args:
+          data: the file.
+          scale: new samples per sample along each axis, positive.
+          shape: of the new grid.
+          rate: new sample rate, of signals that have one.
+          max_pixels: largest number of samples, old and new.
+          max_work: as for `decode`.
+        """
+        return decoding.resampled(self, data, (scale, shape, rate), max_pixels, max_work)
+
     def decode_values_batch(
         self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK
     ) -> list[np.ndarray]:

@@ -124,9 +124,7 @@ def layers_loss(
 ) -> Float[Array, ""]:
     """Weighted MSE of the field with these layers; arguments as `signal_loss`."""
     coords = jnp.asarray(MODALITIES[config.modality].coordinates(config.patch), values.dtype) if coords is None else coords
-    return chunked_mean_squared_error(
-        lambda x: values_at(config, layers, x), coords, values, weight, config.adaptation.chunk
-    )
+    return chunked_mean_squared_error(lambda x: values_at(config, layers, x), coords, values, weight, config.adaptation.chunk)
 
 
 def values_at(config: MetaConfig, layers: Any, coords: Float[Array, "n d"]) -> Float[Array, "n c"]:

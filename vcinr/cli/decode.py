@@ -107,10 +107,18 @@ def _decode_group(model: vcinr.Model, group: list, options: argparse.Namespace) 
 
 
 def _write(modality: Modality, path: str, raw: Any) -> None:
-    """Writes a signal's file, whole from the first moment on."""
+    """Writes a signal's file or folder, whole from the first moment on."""
     from vcinr.trees import write_atomically
 
-    with tempfile.TemporaryDirectory() as folder:
+    parent = Path(path).absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that a folder need not be copied.
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".vcinr-") as folder:
         scratch = Path(folder) / f"signal{Path(path).suffix}"
         modality.write(scratch, raw)
-        write_atomically(path, scratch.read_bytes())
+        if scratch.is_dir():
+            if Path(path).exists():
+                raise ValueError(f"{path} exists: remove it first, or choose another output")
+            scratch.replace(path)
+        else:
+            write_atomically(path, scratch.read_bytes())

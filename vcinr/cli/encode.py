@@ -18,8 +18,8 @@ from vcinr.cli.starting import start_jax
 from vcinr.modalities import MODALITIES, Modality
 
 SUFFIX = ".vcinr"
-DEFAULT_MODEL = "photo"
-"""Bundled, for pictures of any size."""
+DEFAULT_MODELS = {"picture": "photo"}
+"""Modality → the bundled model that encodes its signals where none is named."""
 
 
 def run(options: argparse.Namespace) -> None:
@@ -57,17 +57,22 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _modality(options: argparse.Namespace) -> Modality:
-    """The kind of signal that the model named, or the default, is of; of one that is built in by the first file's suffix."""
-    from vcinr.model.places import ABOUT, bundled, locate, read_about
+    """The kind of signal that the model named is of; without one, or of one that is built in, what --modality says, else the
+    first file's suffix."""
+    from vcinr.model.places import ABOUT, locate, read_about
 
-    folder = bundled(DEFAULT_MODEL) if options.model is None else locate(options.model)
+    folder = None if options.model is None else locate(options.model)
     if folder is None:
+        if options.modality is not None:
+            return MODALITIES[options.modality]
         suffix = Path(options.paths[0]).suffix.lower()
         return next((each for each in MODALITIES.values() if suffix in each.read_suffixes), MODALITIES["picture"])
     config = read_about(folder).get("config")
     name = config.get("modality", "picture") if isinstance(config, dict) else None
     if name not in MODALITIES:
         raise ValueError(f"{folder / ABOUT} is of the modality {name!r}: valid are {', '.join(MODALITIES)}")
+    if options.modality not in (None, name):
+        raise ValueError(f"{options.model} is a model of a {name}, not of a {options.modality}: leave --modality out")
     return MODALITIES[name]
 
 
@@ -114,17 +119,20 @@ def _verify(model: vcinr.Model, group: list, codes: list, max_pixels: int) -> li
 
 
 def _load(name: str | None, modality: Modality) -> vcinr.Model:
-    """The model of that name; without one the bundled one, and where that is not installed the only one that is at hand."""
+    """The model of that name; without one the modality's bundled one, and where that is not installed the only one at hand."""
     from vcinr.model.finding import built_in_names
     from vcinr.model.places import SEARCH_VARIABLE, bundled, model_folders
 
     if name is not None:
         return vcinr.load(name, modality.name)
+    default = DEFAULT_MODELS.get(modality.name)
+    if default is not None and (folder := bundled(default)) is not None:
+        return vcinr.load(folder)
     found = model_folders()
-    if (default := bundled(DEFAULT_MODEL)) is None and len(found) != 1:
+    alone = vcinr.load(found[0]) if len(found) == 1 else None
+    if alone is None or alone.modality is not modality:
         hand = f"at hand: {', '.join(map(str, found))}" if found else f"none is at hand, and {SEARCH_VARIABLE} names none"
-        raise ValueError(
-            f"which model? {DEFAULT_MODEL!r}, the default, is not installed ({hand}): install a vcinr that bundles it, "
-            f"give --model DIR, or one that needs no folder: {', '.join(built_in_names())}"
-        )
-    return vcinr.load(default or found[0])
+        lacks = f"{default!r}, the default, is not installed" if default else f"none of a {modality.name} is bundled"
+        mend = "install a vcinr that bundles it, give --model DIR" if default else "give --model DIR"
+        raise ValueError(f"which model? {lacks} ({hand}): {mend}, or one that needs no folder: {', '.join(built_in_names())}")
+    return alone

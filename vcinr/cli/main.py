@@ -86,6 +86,10 @@ def _shape(text: str) -> tuple[int, ...]:
     return found
 
 
+def _defaults() -> str:
+    return ", ".join(f"{model} for a {modality}" for modality, model in encode.DEFAULT_MODELS.items())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vcinr", description="Compress signals with implicit neural representations.")
     parser.add_argument("--version", action="version", version=f"vcinr {vcinr.__version__}")
@@ -103,8 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("paths", nargs="+", metavar="FILE")
     command.add_argument("--out", metavar="DIR", help="folder for NAME" + encode.SUFFIX + " of each FILE")
     command.add_argument(
-        "--model", metavar="DIR", help=f"a model, or its name (see vcinr models); default: {encode.DEFAULT_MODEL}"
+        "--model", metavar="DIR", help=f"a model, or its name (see vcinr models); default: {_defaults()}"
     )
+    command.add_argument("--modality", choices=list(MODALITIES), help="the kind of signal; default: by the first file's suffix")
     choice = command.add_mutually_exclusive_group()
     choice.add_argument("--point", type=int, help="operating point (see vcinr models); the middle one where nothing is given")
     choice.add_argument(

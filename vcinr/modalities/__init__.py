@@ -2,8 +2,16 @@
 
 from vcinr.modalities.modality import Modality
 from vcinr.modalities.picture import Picture
+from vcinr.modalities.sound import SECONDS, SIXTEEN_BIT, Sound
 
 __all__ = ["MODALITIES", "Modality"]
 
-MODALITIES: dict[str, Modality] = {"picture": Picture()}
+MODALITIES: dict[str, Modality] = {
+    row.name: row
+    for row in (
+        Picture(),
+        Sound(),
+        Sound(name="stereo_sound", channels=2, example_metadata={"rate": 44100}, read_options=(SECONDS, SIXTEEN_BIT)),
+    )
+}
 """Name → modality. A new one is a new entry, made before a codec of that modality is; see docs/extending.md."""

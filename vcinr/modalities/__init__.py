@@ -1,8 +1,10 @@
 """Kinds of signal, one per file: samples, coordinates, metadata, files, quality."""
 
+from vcinr.modalities.distance_field import DistanceField
 from vcinr.modalities.modality import Modality
 from vcinr.modalities.picture import Picture
 from vcinr.modalities.sound import SECONDS, SIXTEEN_BIT, Sound
+from vcinr.modalities.voxels import Voxels
 
 __all__ = ["MODALITIES", "Modality"]
 
@@ -12,6 +14,9 @@ MODALITIES: dict[str, Modality] = {
         Picture(),
         Sound(),
         Sound(name="stereo_sound", channels=2, example_metadata={"rate": 44100}, read_options=(SECONDS, SIXTEEN_BIT)),
+        Voxels(),
+        DistanceField(),
+        DistanceField(name="distance_field_2d", coord_dim=2, mirrored_axes=(0, 1)),
     )
 }
 """Name → modality. A new one is a new entry, made before a codec of that modality is; see docs/extending.md."""

@@ -1,5 +1,6 @@
 """Kinds of signal, one per file: samples, coordinates, metadata, files, quality."""
 
+from vcinr.modalities.climate import Climate
 from vcinr.modalities.distance_field import DistanceField
 from vcinr.modalities.modality import Modality
 from vcinr.modalities.picture import Picture
@@ -17,6 +18,8 @@ MODALITIES: dict[str, Modality] = {
         Voxels(),
         DistanceField(),
         DistanceField(name="distance_field_2d", coord_dim=2, mirrored_axes=(0, 1)),
+        Climate(),
+        Climate(name="climate_region", coord_dim=2, globe=False),
     )
 }
 """Name → modality. A new one is a new entry, made before a codec of that modality is; see docs/extending.md."""

@@ -5,6 +5,7 @@ from vcinr.modalities.distance_field import DistanceField
 from vcinr.modalities.modality import Modality
 from vcinr.modalities.picture import Picture
 from vcinr.modalities.sound import SECONDS, SIXTEEN_BIT, Sound
+from vcinr.modalities.video import Video
 from vcinr.modalities.voxels import Voxels
 
 __all__ = ["MODALITIES", "Modality"]
@@ -15,6 +16,7 @@ MODALITIES: dict[str, Modality] = {
         Picture(),
         Sound(),
         Sound(name="stereo_sound", channels=2, example_metadata={"rate": 44100}, read_options=(SECONDS, SIXTEEN_BIT)),
+        Video(),
         Voxels(),
         DistanceField(),
         DistanceField(name="distance_field_2d", coord_dim=2, mirrored_axes=(0, 1)),

@@ -6,6 +6,7 @@ COIN needs no training: `experiments.train` only writes the model's folder, and 
 from ml_collections import ConfigDict
 
 from configs.base import choose, make_config
+from configs.kinds import Kind, demos
 
 PAPER = {"num_steps": 50_000, "optimiser": {"lr": 2e-4, "schedule": "constant"}}
 """Fit of one picture, section 4 of the paper."""
@@ -46,7 +47,13 @@ def kodak() -> ConfigDict:
     return make_config("coin", {"name": "kodak"}, PAPER | {"architectures": architectures, "chunk": 0})
 
 
-VARIANTS = {"demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak}
+def of_kind(name: str, kind: Kind) -> ConfigDict:
+    """Another kind of signal, sized for two CPU cores: a network per whole signal, so rates depend on how large signals are."""
+    values = {"modality": kind.modality or name, "architectures": kind.architectures, "omega_0": round(kind.omega_0)}
+    return make_config("coin", {**kind.data, "test_limit": 8}, {**values, "num_steps": 1000})
+
+
+VARIANTS = {**demos(of_kind), "demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak}
 
 
 def get_config(name: str = "demo") -> ConfigDict:

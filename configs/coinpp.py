@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs.base import choose, make_config
+from configs.kinds import Kind, demos
 
 
 def demo() -> ConfigDict:
@@ -85,6 +86,17 @@ def kodak() -> ConfigDict:
     )
 
 
+def of_kind(name: str, kind: Kind) -> ConfigDict:
+    """COIN++ on another kind of signal, sized for five minutes on two CPU cores; data and patches as for VC-INR."""
+    config = demo().to_dict()
+    field = {"num_layers": 4, "width": 64, **kind.field(name)}
+    return make_config(
+        "coinpp",
+        kind.data,
+        {**kind.values(name), **{k: config[k] for k in ("adaptation", "meta", "compression")}, "field": field},
+    )
+
+
 PAPER = {
     "num_steps": 500_000,
     "batch_size": 64,
@@ -102,7 +114,7 @@ PAPER = {
 TABLE = {"bits": (3, 4, 5, 6, 7, 8), "one_range": True, "one_table": True, "num_latents": 50_000}
 """The paper's quantiser and histogram, one for all dimensions."""
 
-VARIANTS = {"demo": demo, "cifar10_small": cifar10_small, "cifar10": cifar10, "kodak": kodak}
+VARIANTS = {**demos(of_kind), "demo": demo, "cifar10_small": cifar10_small, "cifar10": cifar10, "kodak": kodak}
 
 
 def get_config(name: str = "demo") -> ConfigDict:

@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 from configs.base import choose, make_config
 from configs.combiner import CODING, QUICK
+from configs.kinds import Kind, demos
 
 SMALL = {
     "field": {"num_layers": 3, "width": 16, "num_frequencies": 4},
@@ -99,7 +100,27 @@ def kodak() -> ConfigDict:
     )
 
 
-VARIANTS = {"demo": demo, "cifar10_small": cifar10_small, "cifar10": cifar10, "kodak": kodak}
+def of_kind(name: str, kind: Kind) -> ConfigDict:
+    """COMBINER+ on another kind of signal, sized for two CPU cores; its patches are `Kind.combiner_patch`."""
+    field = {**SMALL["field"], **{key: value for key, value in kind.field(name).items() if key != "latent_dim"}}
+    positional = {**SMALL["positional"], "stride": kind.combiner_stride}
+    prior = {**QUICK_PLUS, "num_patches": 256, "training": {**QUICK_PLUS["training"], "num_steps": 1500}, "go_on_steps": 500}
+    return make_config(
+        "combiner_plus",
+        {**kind.data, "test_limit": 16},
+        {
+            **kind.values(name),
+            "patch": kind.combiner_patch,
+            "field": field,
+            "positional": positional,
+            "betas": kind.betas,
+            "prior": prior,
+            "coding": {**CODING_PLUS, "num_steps": 600, "fine_tune_steps": 4},
+        },
+    )
+
+
+VARIANTS = {**demos(of_kind), "demo": demo, "cifar10_small": cifar10_small, "cifar10": cifar10, "kodak": kodak}
 
 
 def get_config(name: str = "demo") -> ConfigDict:

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs.base import choose, make_config
+from configs.kinds import Kind, demos
 
 
 def demo() -> ConfigDict:
@@ -43,7 +44,13 @@ def kodak() -> ConfigDict:
     )
 
 
-VARIANTS = {"demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak}
+def of_kind(name: str, kind: Kind) -> ConfigDict:
+    """The floor of another kind of signal, on the patches of `configs/vc_inr.py:demo_KIND`. Seconds to a minute."""
+    values = {"num_components": kind.klt_components, "steps": kind.klt_steps, "num_patches": 20_000}
+    return make_config("klt", kind.data, {**kind.values(name), **values})
+
+
+VARIANTS = {**demos(of_kind), "demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak}
 
 
 def get_config(name: str = "demo") -> ConfigDict:

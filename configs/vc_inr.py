@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs.base import choose, make_config
+from configs.kinds import Kind, demos
 
 CAREFUL = {"batch_size": 16, "warmup_steps": 50, "clip_norm": 1.0, "average_decay": 0.999, "collapse_db": 3.0}
 """Training of the trunk: a longer warm-up than by default, gradient clipping, parameter averaging and a check for collapse."""
@@ -324,7 +325,50 @@ def _with_compression_of(config: ConfigDict, data: dict) -> ConfigDict:
     return make_config("vc_inr", data, {**AMORTISED, "compression": {**config.compression.to_dict(), "num_latents": 4000}})
 
 
+def of_kind(name: str, kind: Kind) -> ConfigDict:
+    """VC-INR on another kind of signal, sized for five minutes on two CPU cores: gates behind an analysis.
+
+    Commands: `python -m experiments.prepare SET` for the sets of `configs/kinds.py`, then
+    `python -m experiments.train --config=configs/vc_inr.py:demo_sound --workdir=runs/sound` and
+    `python -m experiments.evaluate --workdir=runs/sound --out=runs/sound/rd.json`. Results: docs/modalities.md.
+    """
+    return make_config(
+        "vc_inr",
+        kind.data,
+        {
+            **kind.values(name),
+            "field": {"num_layers": 4, "width": 48, "rank": 4, "hyper_width": 128, "hyper_depth": 2, **kind.field(name)},
+            "adaptation": {"initial_step": 0.5, "subset": 256, "step_rate": 10.0, "projection_steps": 2},
+            "amortised": {"enabled": True},
+            # Signals of one set differ by tens of decibels, and so do the errors of healthy batches.
+            "meta": {
+                **GATES["meta"],
+                "num_steps": kind.num_steps,
+                "eval_every": 2000,
+                "checkpoint_every": 2000,
+                "collapse_db": 0.0,
+            },
+            "compression": {
+                "lambdas": kind.lambdas,
+                "width": 128,
+                "num_latents": kind.num_latents,
+                "offsets_per_picture": 1,
+                "training": {
+                    "num_steps": 1500,
+                    "batch_size": 32,
+                    "lr": 1e-3,
+                    "average_decay": 0.99,
+                    "eval_every": 500,
+                    "checkpoint_every": 500,
+                },
+            },
+            "encode_batch": 64,
+        },
+    )
+
+
 VARIANTS = {
+    **demos(of_kind),
     "demo": demo,
     "cifar10": cifar10,
     "cifar10_small": cifar10_small,

@@ -1,0 +1,67 @@
+"""Kinds of signal besides colour pictures: what each codec's demo of one is trained on, `configs/CODEC.py:demo_KIND`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vcinr.modalities import MODALITIES
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """Data and sizes of one kind of signal.
+
+    data: overrides of `configs.base.DATA`.
+    patch: samples of a patch along each axis.
+    latent_dim: numbers per patch.
+    omega_0: frequency scale ω₀ of a field.
+    lambdas: of VC-INR's operating points.
+    num_steps: of VC-INR's field.
+    num_latents: patches that VC-INR's bottleneck is trained on.
+    klt_components: of the linear floor, at most the values of a patch.
+    klt_steps: quantisation steps of the linear floor, in 255ths of the range.
+    combiner_patch: samples of a patch of COMBINER+ along each axis.
+    combiner_stride: samples per entry of its positional latent, a power of two.
+    betas: of its operating points.
+    architectures: (depth, width) of COIN's operating points.
+    modality: key of `MODALITIES`; "" for that of the kind's own name.
+    """
+
+    data: Mapping[str, Any]
+    patch: tuple[int, ...]
+    latent_dim: int
+    omega_0: float = 30.0
+    lambdas: tuple[float, ...] = (0.0002, 0.0008, 0.003, 0.01)
+    num_steps: int = 12_000
+    num_latents: int = 4000
+    klt_components: int = 200
+    klt_steps: tuple[float, ...] = (40.0, 20.0, 10.0, 5.0, 2.5, 1.25)
+    combiner_patch: tuple[int, ...] = ()
+    combiner_stride: int = 8
+    betas: tuple[float, ...] = (1e-5, 1e-6, 1e-7)
+    architectures: tuple[tuple[int, int], ...] = ((3, 20), (3, 40))
+    modality: str = ""
+
+    def values(self, name: str) -> dict[str, Any]:
+        """What configs of patches say of this kind."""
+        return {"modality": self.modality or name, "patch": self.patch}
+
+    def field(self, name: str) -> dict[str, Any]:
+        """What a field says of this kind."""
+        row = MODALITIES[self.modality or name]
+        return {"coord_dim": row.coord_dim, "channels": row.outputs, "omega_0": self.omega_0, "latent_dim": self.latent_dim}
+
+
+KINDS: dict[str, Kind] = {
+    "sound": Kind({"name": "speech"}, (200,), 64, lambdas=(0.002, 0.006, 0.02, 0.06), combiner_patch=(800,), combiner_stride=16),
+}
+
+
+def demos(of_kind: Callable[[str, Kind], ConfigDict], prefix: str = "demo") -> dict[str, Callable[[], ConfigDict]]:
+    """Variants ``demo_KIND`` of a codec's config file."""
+    return {f"{prefix}_{name}": functools.partial(of_kind, name, kind) for name, kind in KINDS.items()}

@@ -87,6 +87,22 @@ DATASETS: dict[str, Dataset] = {
             source="photos",
         ),
         Dataset(
+            "clips",
+            "17 videos of 24 frames at 128×128, of eight sources",
+            _same("train", "validation", "test"),
+            "video:Clips",
+            source="video/clips_24x128x128.npz",
+            modality="video",
+        ),
+        Dataset(
+            "ucf101",
+            "UCF-101, the first 24 frames of each video; test is that of its split 1",
+            _same("train", "validation", "test"),
+            "video:Ucf101",
+            source="UCF-101",
+            modality="video",
+        ),
+        Dataset(
             "folder",
             "pictures, or other signals, of one's own, from a folder (path=…)",
             {**_same("train", "validation"), "all": "train+validation"},

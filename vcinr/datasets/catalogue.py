@@ -108,6 +108,38 @@ DATASETS: dict[str, Dataset] = {
             {**_same("train", "validation"), "all": "train+validation"},
             "builders:Folder",
         ),
+        Dataset(
+            "era5_region",
+            "ERA5 temperature at 2 m over Italy, 43×48, every three hours",
+            _same("train", "validation", "test"),
+            "climate:Era5Region",
+            source="climate/era5_t2m_region_43x48.npz",
+            modality="climate_region",
+        ),
+        Dataset(
+            "climate_global",
+            "annual means of temperature at 2 m of a climate model on the globe, 46×90",
+            _same("train", "validation", "test"),
+            "climate:ClimateGlobal",
+            source="climate/t2m_ccsm_global_46x90_derived.npz",
+            modality="climate",
+        ),
+        Dataset(
+            "climate_misc",
+            "fields on the globe of other sizes and variables; evaluation only",
+            _same("test"),
+            "climate:ClimateMisc",
+            source="climate/global_misc.npz",
+            modality="climate",
+        ),
+        Dataset(
+            "era5",
+            "ERA5 on the globe, or other fields, from a folder of NetCDF and Zarr, one signal per time",
+            _same("train", "validation", "test"),
+            "climate:Era5",
+            source="era5",
+            modality="climate",
+        ),
         Dataset("cifar10", "CIFAR-10", {**_NO_VALIDATION, "test": "test"}, stock="cifar10"),
         Dataset(
             "div2k",
@@ -313,7 +345,9 @@ class _Place:
         module, builder = self.row.builder.split(":")
         options = {key: value for key, value in self.options.items() if key != "path"}
         with _quiet(progress=False):
-            return getattr(importlib.import_module(f"vcinr.datasets.{module}"), builder)(source=source, progress=progress, data_dir=self.data_dir, **options)
+            return getattr(importlib.import_module(f"vcinr.datasets.{module}"), builder)(
+                source=source, progress=progress, data_dir=self.data_dir, **options
+            )
 
     def _stock_builder(self):
         from tensorflow_datasets.core import read_only_builder, registered

@@ -124,7 +124,7 @@ def measure_zfp(
 ) -> list[dict[str, Any]]:
     """Operating points of zfp in its mode of fixed accuracy: rows as of `vcinr.evaluation.measure.measure`.
 
-    ``quality`` is the tolerance as a share of each field's range; ``rmse`` and ``max_error`` are means over fields, in their unit.
+    ``quality`` is the tolerance as a share of a field's range; ``rmse`` and ``max_error`` are means over fields, in their units.
     Of a file all is payload. The PSNR's peak is each field's own range, as in the climate modality. Names, units, latitudes and
     longitudes, which the library's files keep in some ten bytes, are not in these files.
 

@@ -4,6 +4,7 @@ from vcinr.modalities.climate import Climate
 from vcinr.modalities.distance_field import DistanceField
 from vcinr.modalities.modality import Modality
 from vcinr.modalities.picture import Picture
+from vcinr.modalities.scanner_volume import ScannerVolume
 from vcinr.modalities.sound import SECONDS, SIXTEEN_BIT, Sound
 from vcinr.modalities.video import Video
 from vcinr.modalities.voxels import Voxels
@@ -20,6 +21,7 @@ MODALITIES: dict[str, Modality] = {
         Voxels(),
         DistanceField(),
         DistanceField(name="distance_field_2d", coord_dim=2, mirrored_axes=(0, 1)),
+        ScannerVolume(),
         Climate(),
         Climate(name="climate_region", coord_dim=2, globe=False),
     )

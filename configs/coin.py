@@ -53,7 +53,7 @@ def of_kind(name: str, kind: Kind) -> ConfigDict:
     return make_config("coin", {**kind.data, "test_limit": 8}, {**values, "num_steps": 1000})
 
 
-VARIANTS = {**demos(of_kind), "demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak}
+VARIANTS = {"demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak, **demos(of_kind)}
 
 
 def get_config(name: str = "demo") -> ConfigDict:

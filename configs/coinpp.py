@@ -114,7 +114,7 @@ PAPER = {
 TABLE = {"bits": (3, 4, 5, 6, 7, 8), "one_range": True, "one_table": True, "num_latents": 50_000}
 """The paper's quantiser and histogram, one for all dimensions."""
 
-VARIANTS = {**demos(of_kind), "demo": demo, "cifar10_small": cifar10_small, "cifar10": cifar10, "kodak": kodak}
+VARIANTS = {"demo": demo, "cifar10_small": cifar10_small, "cifar10": cifar10, "kodak": kodak, **demos(of_kind)}
 
 
 def get_config(name: str = "demo") -> ConfigDict:

@@ -120,7 +120,7 @@ def of_kind(name: str, kind: Kind) -> ConfigDict:
     )
 
 
-VARIANTS = {**demos(of_kind), "demo": demo, "cifar10_small": cifar10_small, "cifar10": cifar10, "kodak": kodak}
+VARIANTS = {"demo": demo, "cifar10_small": cifar10_small, "cifar10": cifar10, "kodak": kodak, **demos(of_kind)}
 
 
 def get_config(name: str = "demo") -> ConfigDict:

@@ -50,7 +50,7 @@ def of_kind(name: str, kind: Kind) -> ConfigDict:
     return make_config("klt", kind.data, {**kind.values(name), **values})
 
 
-VARIANTS = {**demos(of_kind), "demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak}
+VARIANTS = {"demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak, **demos(of_kind)}
 
 
 def get_config(name: str = "demo") -> ConfigDict:

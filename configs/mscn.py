@@ -139,7 +139,6 @@ def _paper(data: dict, entries: int, patch: tuple[int, ...]) -> ConfigDict:
 
 
 VARIANTS = {
-    **demos(of_kind, prefix="structured_demo"),
     "unstructured_demo": unstructured_demo,
     "unstructured_celeba": unstructured_celeba,
     "structured_demo": structured_demo,
@@ -147,6 +146,7 @@ VARIANTS = {
     "structured_cifar10": structured_cifar10,
     "structured_kodak": structured_kodak,
     "per_signal_demo": per_signal_demo,
+    **demos(of_kind, prefix="structured_demo"),
 }
 
 

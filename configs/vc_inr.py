@@ -368,7 +368,6 @@ def of_kind(name: str, kind: Kind) -> ConfigDict:
 
 
 VARIANTS = {
-    **demos(of_kind),
     "demo": demo,
     "cifar10": cifar10,
     "cifar10_small": cifar10_small,
@@ -380,6 +379,7 @@ VARIANTS = {
     "kodak_amortised_16": kodak_amortised_16,
     "kodak_paper": kodak_paper,
     "demo_gates": demo_gates,
+    **demos(of_kind),
 }
 
 

@@ -11,6 +11,7 @@ a file with the run's provenance, for `make results`. For codecs that fit each s
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import sys
 import time
@@ -23,7 +24,6 @@ from ml_collections import ConfigDict
 from experiments import data
 from vcinr.datasets.catalogue import DatasetMissing
 from vcinr.devices import use_cpu_cores
-from vcinr.evaluation.classical import measure_jpeg, measure_jpeg2000
 from vcinr.evaluation.measure import measure
 from vcinr.model.finding import load
 from vcinr.provenance import provenance
@@ -34,11 +34,11 @@ from vcinr.trees import write_atomically
 
 
 def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0, name: str = "") -> list[dict]:
-    """Rows of a model on its config's test split, then of the classical codecs.
+    """Rows of a model on its config's test split, then of the classical codecs of its modality.
 
     Args:
       workdir: of a run of `experiments.train`; its model is measured, and fits are kept in its folder ``encodings``.
-      classical: whether to measure JPEG and JPEG 2000 too.
+      classical: whether to measure what people use today too, such as JPEG: the modality's ``references``.
       limit: number of test signals; 0: as the config says.
       name: a model to measure instead, such as ``photo``; ``workdir`` is not used then.
     """
@@ -47,13 +47,14 @@ def evaluate(workdir: str | Path, classical: bool = True, limit: int = 0, name: 
     jax.config.update("jax_default_matmul_precision", "float32")
     if limit:
         config.data.test_limit = limit
-    pictures = list(data.signals(config, "test"))
+    found = list(data.signals(config, "test"))
     dataset, split = config.data.test_name or config.data.name, config.data.test
     with ProgressBar() as bar:
         encodings = None if name else Path(workdir) / "encodings"
-        rows = measure(model, pictures, dataset, split, progress=bar.report, workdir=encodings)
-    if classical:
-        rows += measure_jpeg(pictures, dataset, split) + measure_jpeg2000(pictures, dataset, split)
+        rows = measure(model, found, dataset, split, progress=bar.report, workdir=encodings)
+    for name in model.modality.references if classical else ():
+        module, function = name.split(":")
+        rows += getattr(importlib.import_module(module), function)(found, dataset, split)
     return rows
 
 
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source.add_argument("--model", default="", help="a model to measure instead, such as photo (see `vcinr models`)")
     parser.add_argument("--out", required=True, help="the JSON file to write")
     parser.add_argument(
-        "--classical", action=argparse.BooleanOptionalAction, default=True, help="JPEG and JPEG 2000 on the same pictures"
+        "--classical", action=argparse.BooleanOptionalAction, default=True, help="what people use today on the same signals"
     )
     parser.add_argument("--record", default="", help="also write the points with their provenance to this file")
     parser.add_argument("--notes", default="", help="remarks for readers of the record")

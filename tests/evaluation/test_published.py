@@ -7,7 +7,7 @@ from vcinr.evaluation.published import available, load
 
 
 def test_every_table_is_well_formed():
-    assert {dataset for _, dataset in available()} == {"kodak", "cifar10", "era5", "librispeech", "librispeech24"}
+    assert {dataset for _, dataset in available()} == {"kodak", "cifar10", "era5", "librispeech", "librispeech24", "ucf101"}
     for codec, dataset in available():
         curve = load(codec, dataset)
         assert (curve.codec, curve.dataset) == (codec, dataset)

@@ -24,7 +24,7 @@ from vcinr.training.optimisers import make_optimiser
 from vcinr.training.run import train
 from vcinr.weights.fit import FitConfig, fit_loss
 
-NAMES = sorted(path.stem for path in Path(base.__file__).parent.glob("*.py") if path.stem not in ("__init__", "base"))
+NAMES = sorted(path.stem for path in Path(base.__file__).parent.glob("*.py") if path.stem not in ("__init__", "base", "kinds"))
 FILES = {name: importlib.import_module(f"configs.{name}") for name in NAMES}
 NOWHERE = Workplace("", lambda what, done, total: None)
 VARIANTS = [(file, name) for file in FILES for name in FILES[file].VARIANTS]

@@ -52,13 +52,14 @@ def signal_curves(rows: Rows, rate: str) -> list[np.ndarray]:
 
     Args:
       rows: measured points of one codec, with ``signals``.
-      rate: ``bpp_file`` or ``bpp_payload``.
+      rate: ``bpp_file`` or ``bpp_payload``; or ``kbps``, which of one signal is ``bpp_file`` in another unit.
 
     Raises:
       ValueError: rows without values per signal, or rows of different numbers of signals.
     """
     if not rows or not has_signals(rows):
         raise ValueError("these points hold no values per signal: measure them again with python -m experiments.evaluate")
+    rate = "bpp_file" if rate == "kbps" else rate
     counts = {len(row["signals"][rate]) for row in rows} | {len(row["signals"]["psnr_db"]) for row in rows}
     if len(counts) > 1:
         raise ValueError(f"points of {sorted(counts)} signals are not of one set: compare points of equal sets")

@@ -58,6 +58,8 @@ class Modality:
         read_suffixes: suffixes of files that `read` takes, in lower case; others are tried too.
         write_suffixes: suffixes of files that `write` makes, which keep every value; the first is the default.
         read_options: keywords of `read`.
+        references: "module:function" of what people use today, each a function (raw signals, dataset, split) → rows as of
+            `vcinr.evaluation.measure.measure`.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Modality:
     read_suffixes: tuple[str, ...] = ()
     write_suffixes: tuple[str, ...] = ()
     read_options: tuple[ReadOption, ...] = ()
+    references: tuple[str, ...] = ()
 
     @property
     def rank(self) -> int:

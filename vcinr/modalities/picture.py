@@ -34,6 +34,7 @@ class Picture(Modality):
     read_suffixes: tuple[str, ...] = READ_SUFFIXES
     write_suffixes: tuple[str, ...] = LOSSLESS_SUFFIXES
     read_options: tuple[ReadOption, ...] = READ_OPTIONS
+    references: tuple[str, ...] = ("vcinr.evaluation.classical:measure_jpeg", "vcinr.evaluation.classical:measure_jpeg2000")
 
     def check(self, samples: Any) -> None:
         """ValueError that names the mend where this is no uint8 [height, width, 3]."""

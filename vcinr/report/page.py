@@ -31,11 +31,22 @@ _KODAK = (
     "balle2018_hyperprior_compressai",
     "cheng2020_anchor_compressai",
 )
-COMPARED = {"cifar10": _CIFAR10, "cifar10_small": _CIFAR10, "kodak": ("kodak", _KODAK, "bpp_file")}
+COMPARED = {
+    "cifar10": _CIFAR10,
+    "cifar10_small": _CIFAR10,
+    "kodak": ("kodak", _KODAK, "bpp_file"),
+    "speech": ("librispeech", ("coinpp", "recombiner", "mp3"), "kbps"),
+    "era5_region": ("era5", ("coinpp", "bpg444", "jpeg2000"), "bpp_file"),
+    "clips": ("ucf101", ("recombiner",), "bpp_file"),
+}
 SUMMARY = {"kodak": ("vcinr", "bpg444")}
 """Data sets with a second, plain plot, and the published curves in it."""
 REMARKS = {
-    "cifar10_small": "The published curves are of all 10,000 test pictures, the measured points of the part that this set holds."
+    "cifar10_small": "The published curves are of all 10,000 test pictures, the measured points of the part that this set holds.",
+    "speech": "The published curves are of the first three seconds of recordings of another part of LibriSpeech.",
+    "era5_region": "The published curves are of the whole globe at 46×90, the measured points of a region at another resolution: "
+    "they are of other fields, and are drawn for orientation alone.",
+    "clips": "The published curves are of 16 frames of UCF-101 at 128×128, the measured points of other clips.",
 }
 
 PREAMBLE = """# Results
@@ -175,7 +186,7 @@ def _section(
     ]
     learned = [row for row in points if row["codec"] not in CLASSICAL]
     if curves and learned:
-        for rate in ("bpp_payload", "bpp_file"):
+        for rate in ("kbps",) if curves[0].unit_rate == "kbps" else ("bpp_payload", "bpp_file"):
             parts += [f"### Above or below other codecs, at equal `{rate}`", comparison_table(points, curves, rate)]
         parts.append(
             "How far the measured point lies above (+) or below (−) the other, in dB: measured codecs signal by signal, "
@@ -187,7 +198,8 @@ def _section(
         rate = COMPARED.get(dataset, ("", (), "bpp_file"))[2]
         parts += [f"### `{OURS}` above JPEG 2000, signal by signal at equal `{rate}`, in dB", spread_table(ours, jpeg2000, rate)]
     if learned:
-        parts += ["### BD-rate at `bpp_payload`", bd_table(points, curves, "bpp_payload"), BD_RATES]
+        rate = "kbps" if curves and curves[0].unit_rate == "kbps" else "bpp_payload"
+        parts += [f"### BD-rate at `{rate}`", bd_table(points, curves, rate), BD_RATES]
     parts.append("### How it was measured")
     parts.append("\n".join(_said(stem, runs[stem]) for stem in dict.fromkeys(row["run"] for row in points)))
     return "\n\n".join(parts) + "\n"

@@ -50,6 +50,13 @@ NAMES = {
     "balle2018_hyperprior": "Ballé 2018",
     "cheng2020_anchor_compressai": "Cheng 2020",
     "cheng2020_anchor": "Cheng 2020",
+    "mp3": "MP3",
+    "opus": "Opus",
+    "x264": "x264",
+    "x265": "x265",
+    "zfp": "zfp",
+    "bits_gzip": "packed bits, gzip",
+    "bits_lzma": "packed bits, LZMA",
 }
 
 
@@ -76,24 +83,28 @@ def plot_rd(
 ) -> None:
     """Draws quality against rate and writes it as PNG.
 
-    points: measured rows of any codecs (`vcinr.evaluation.measure`), one colour per codec: its `bpp_file` with a solid line and
+    points: measured rows of any codecs (`vcinr.evaluation.measure`), one colour per codec: its files' rate with a solid line and
         filled markers, its `bpp_payload`, where it differs visibly, with a thin line and hollow ones.
-    published: curves in bpp, dashed, each with its `rate_kind` in the legend, cut to twice the span of the measured rates.
+    published: curves in the unit of ``rate``, dashed, each with its `rate_kind` in the legend, cut to twice the span of the
+        measured rates.
     beside: measured codecs, by label or name, whose means are not drawn but these lines: their quality at the rates of the other
         codec's files, signal by signal (`vcinr.evaluation.comparison.curve_beside`), in units of ``rate``.
+    rate: ``bpp_file``, ``bpp_payload`` or ``kbps``, of files.
     Rates are on a logarithmic axis; quality is the mean PSNR after rounding to 8 bits. Raises ValueError where there is no point,
     or a curve of another unit.
     """
     beside = beside or {}
     if not points:
         raise ValueError("nothing to plot: no measured points")
+    unit = "kbps" if rate == "kbps" else "bpp"
     for curve in published:
-        if curve.unit_rate != "bpp":
-            raise ValueError(f"{curve.codec} on {curve.dataset} is in {curve.unit_rate}, not bpp: leave it out of this plot")
+        if curve.unit_rate != unit:
+            raise ValueError(f"{curve.codec} on {curve.dataset} is in {curve.unit_rate}, not {unit}: leave it out of this plot")
     figure = Figure(figsize=(10.5, 5.6), layout="constrained")
     axes = figure.add_subplot()
     own = [row for row in points if row.get("label", row["codec"]) not in beside]
-    rates = [row[key] for row in own for key in ("bpp_file", "bpp_payload") if row.get(key)]
+    whole, part = ("kbps", "") if unit == "kbps" else ("bpp_file", "bpp_payload")
+    rates = [row[key] for row in own for key in (whole, part) if row.get(key)]
     low, high = min(rates), max(rates)
     for index, (codec, rows) in enumerate(rows_by_codec(points).items()):
         # As many markers as colours: the second round pairs them otherwise.
@@ -104,7 +115,7 @@ def plot_rd(
                 *zip(*beside[codec], strict=True), color=colour, marker=marker, markersize=4, linewidth=1.6, label=label, zorder=3
             )
         else:
-            _draw_measured(axes, f"{display_name(codec)}, measured", rows, colour, marker)
+            _draw_measured(axes, f"{display_name(codec)}, measured", rows, (whole, part), colour, marker)
     styles = zip(itertools.cycle(PUBLISHED_GREYS), itertools.cycle(PUBLISHED_DASHES), strict=False)
     for curve, (colour, dashes) in zip(published, styles, strict=False):
         shown = [point for point in curve.points if low / 2 <= point[0] <= 2 * high]
@@ -115,8 +126,8 @@ def plot_rd(
             )
     axes.set_xscale("log")
     _format_rates(axes)
-    axes.set_xlabel("rate (bits per pixel, logarithmic)")
-    axes.set_ylabel("PSNR (dB; mean over signals, 8-bit)")
+    axes.set_xlabel(f"rate ({'kilobits per second' if unit == 'kbps' else 'bits per sample'}, logarithmic)")
+    axes.set_ylabel("PSNR (dB; mean over signals, clamped and rounded)")
     axes.grid(which="major", color="#dddddd", linewidth=0.8)
     axes.grid(which="minor", color="#eeeeee", linewidth=0.5)
     axes.set_axisbelow(True)
@@ -228,12 +239,15 @@ def plot_reconstructions(
     _write(figure, path)
 
 
-def _draw_measured(axes: Axes, name: str, rows: Sequence[Mapping[str, Any]], colour: str, marker: str) -> None:
+def _draw_measured(
+    axes: Axes, name: str, rows: Sequence[Mapping[str, Any]], rates: tuple[str, str], colour: str, marker: str
+) -> None:
+    whole, part = rates
     quality = [row["psnr_db"] for row in rows]
-    files = [row["bpp_file"] for row in rows]
+    files = [row[whole] for row in rows]
     axes.plot(files, quality, color=colour, marker=marker, markersize=6, linewidth=2, label=f"{name}: files", zorder=4)
-    payload = [(row["bpp_payload"], row["psnr_db"]) for row in rows if row.get("bpp_payload")]
-    if any(row["bpp_payload"] < DISTINCT_RATES * row["bpp_file"] for row in rows if row.get("bpp_payload")):
+    payload = [(row[part], row["psnr_db"]) for row in rows if row.get(part)]
+    if any(row[part] < DISTINCT_RATES * row[whole] for row in rows if row.get(part)):
         axes.plot(
             *zip(*sorted(payload), strict=True),
             color=colour,

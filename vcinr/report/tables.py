@@ -18,11 +18,11 @@ from vcinr.report.plots import display_name
 
 Points = Sequence[Mapping[str, Any]]
 
-CLASSICAL = ("jpeg", "jpeg2000")
+CLASSICAL = ("jpeg", "jpeg2000", "mp3", "opus", "x264", "x265", "zfp", "zlib", "lzma", "zstd", "bits_gzip", "bits_lzma")
 """Measured codecs that others are compared with, and that are compared with nothing: their means are at one quality setting for
 all signals, which is another kind of mean than those at one λ and than most published ones."""
 
-BARS = ("klt", "jpeg", "jpeg2000")
+BARS = ("klt", *CLASSICAL)
 """Measured codecs that the others are compared with, beside published curves."""
 
 # Heading, key (the first that a row has), format.
@@ -37,6 +37,16 @@ COLUMNS = (
     ("PSNR dB", ("psnr_db",), ".2f"),
     ("of mean MSE", ("psnr_of_mean_mse_db",), ".2f"),
     ("float", ("psnr_float_db",), ".2f"),
+    ("kbps", ("kbps",), ".2f"),
+    ("SNR dB", ("snr_db",), ".2f"),
+    ("per frame dB", ("psnr_per_frame_db",), ".2f"),
+    ("RMSE", ("rmse",), ".4g"),
+    ("RMSE by area", ("area_rmse",), ".4g"),
+    ("largest error", ("max_error",), ".4g"),
+    ("accuracy", ("accuracy",), ".4f"),
+    ("IoU", ("iou",), ".4f"),
+    ("MSE", ("mse",), ".3g"),
+    ("sign accuracy", ("sign_accuracy",), ".4f"),
     ("model bytes", ("model_bytes",), ",d"),
 )
 NARROW, WIDE = 8, 120

@@ -110,7 +110,7 @@ def of_kind(name: str, kind: Kind) -> ConfigDict:
         {**kind.data, "test_limit": 16},
         {
             **kind.values(name),
-            "patch": kind.combiner_patch,
+            "patch": kind.combiner_patch or kind.patch,
             "field": field,
             "positional": positional,
             "betas": kind.betas,

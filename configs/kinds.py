@@ -25,7 +25,7 @@ class Kind:
     num_latents: patches that VC-INR's bottleneck is trained on.
     klt_components: of the linear floor, at most the values of a patch.
     klt_steps: quantisation steps of the linear floor, in 255ths of the range.
-    combiner_patch: samples of a patch of COMBINER+ along each axis.
+    combiner_patch: samples of a patch of COMBINER+ along each axis; (): those of the others.
     combiner_stride: samples per entry of its positional latent, a power of two.
     betas: of its operating points.
     architectures: (depth, width) of COIN's operating points.
@@ -58,7 +58,22 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "sound": Kind({"name": "speech"}, (200,), 64, lambdas=(0.002, 0.006, 0.02, 0.06), combiner_patch=(800,), combiner_stride=16),
+    "sound": Kind(
+        {"name": "speech"},
+        (200,),
+        64,
+        lambdas=(0.005, 0.015, 0.05, 0.15),
+        num_steps=30_000,
+        combiner_patch=(800,),
+        combiner_stride=16,
+    ),
+    "climate": Kind({"name": "climate_global"}, (46, 90), 48, lambdas=(0.0005, 0.002, 0.008, 0.03)),
+    "climate_region": Kind({"name": "era5_region"}, (43, 48), 64, lambdas=(0.001, 0.004, 0.015, 0.05)),
+    "video": Kind({"name": "clips"}, (4, 16, 16), 96, lambdas=(0.0001, 0.0003, 0.001, 0.003)),
+    "voxels": Kind({"name": "modelnet10_30", "test_limit": 64}, (15, 15, 15), 64, lambdas=(1e-5, 4e-5, 1.5e-4, 6e-4)),
+    "distance_field": Kind({"name": "modelnet10_sdf", "test_limit": 64}, (15, 15, 15), 32, lambdas=(0.0005, 0.002, 0.008, 0.03)),
+    "distance_field_2d": Kind({"name": "silhouettes_sdf", "test_limit": 64}, (30, 30), 32, lambdas=(0.0005, 0.002, 0.008, 0.03)),
+    "scanner_volume": Kind({"name": "scanners"}, (8, 16, 16), 64, lambdas=(0.0003, 0.001, 0.004, 0.015)),
 }
 
 

@@ -61,6 +61,10 @@ class Video(Modality):
     read_suffixes: tuple[str, ...] = READ_SUFFIXES
     write_suffixes: tuple[str, ...] = LOSSLESS_SUFFIXES
     read_options: tuple[ReadOption, ...] = READ_OPTIONS
+    references: tuple[str, ...] = (
+        "vcinr.evaluation.classical_video:measure_x264",
+        "vcinr.evaluation.classical_video:measure_x265",
+    )
 
     def check(self, samples: Any) -> None:
         """ValueError that names the mend where these are no frames, uint8 [t, height, width, 3]."""

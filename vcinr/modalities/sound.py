@@ -107,7 +107,7 @@ class Sound(Modality):
     def shape_at_rate(self, metadata: Metadata, shape: tuple[int, ...], rate: float | int) -> tuple[int, ...]:
         """As many samples, to the nearest whole number, as last as long at this rate.
 
-        The rate that comes of it, see `resampled_metadata`, is this one for recordings of a second or more, and near it for others.
+        The rate that comes of it, see `resampled_metadata`, is this one for recordings of a second or more, and near it else.
         """
         self.check_metadata({"rate": rate}, shape)
         return (max(1, round(shape[0] * rate / metadata["rate"])),)
@@ -131,7 +131,7 @@ class Sound(Modality):
 
     def read(
         self,
-        source: Source,
+        source: Source | io.BufferedIOBase,
         *,
         max_samples: int = DEFAULT_MAX_SAMPLES,
         seconds: str | float | int | None = None,

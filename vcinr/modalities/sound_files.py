@@ -32,7 +32,7 @@ class SoundError(ValueError):
 
 
 def read_sound(
-    source: Source,
+    source: Source | io.BufferedIOBase,
     channels: int = 1,
     seconds: str | float | int | None = None,
     sixteen_bit: bool = False,
@@ -46,7 +46,7 @@ def read_sound(
 
 @contextlib.contextmanager
 def open_sound(
-    source: Source,
+    source: Source | io.BufferedIOBase,
     channels: int = 1,
     seconds: str | float | int | None = None,
     sixteen_bit: bool = False,
@@ -61,7 +61,7 @@ def open_sound(
     seconds: where it is longer, it ends after these.
     sixteen_bit: whether samples of more than 16 bits may be rounded.
     mono: whether channels are averaged, and the average rounded.
-    max_samples: a file that promises more samples per channel, or holds more, is refused.
+    max_samples: a file that promises more samples per channel is refused.
 
     What becomes of the kinds of samples:
 
@@ -74,16 +74,17 @@ def open_sound(
     Raises SoundError where the file is read, which may be as late as in the last block; OSError where it cannot be opened.
     """
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "sound")
+    if isinstance(source, str | os.PathLike):
+        # libsndfile's own word for a file that cannot be opened is "System error".
+        with open(source, "rb"):
+            pass
     with contextlib.ExitStack() as stack:
-        file = source
-        if isinstance(source, str | os.PathLike):
-            file = stack.enter_context(open(source, "rb"))
         try:
-            sound = stack.enter_context(_opened(file))
+            sound = stack.enter_context(_opened(source))
             wanted = _wanted(sound, channels, seconds, sixteen_bit, mono, max_samples)
         except SoundError as error:
             raise SoundError(f"{name}: {error}") from None
-        yield sound.samplerate, _blocks(sound, name, *wanted, mono, max_samples, block_samples)
+        yield sound.samplerate, _blocks(sound, name, wanted, mono, block_samples)
 
 
 def write_sound(path: str | os.PathLike, recording: Recording) -> None:
@@ -143,14 +144,15 @@ def _opened(file: Any) -> Iterator[Any]:
         yield sound
 
 
-def _wanted(
-    sound: Any, channels: int, seconds: str | float | int | None, sixteen_bit: bool, mono: bool, max_samples: int
-) -> tuple[int | None, bool]:
-    """Samples of each channel to read at most, None for all that come, and whether the header promises as many."""
+def _wanted(sound: Any, channels: int, seconds: str | float | int | None, sixteen_bit: bool, mono: bool, max_samples: int) -> int:
+    """Samples of each channel to read."""
     if sound.subtype.startswith("MPEG"):
         raise SoundError("it is MP3, of which the length is a guess: convert it first (ffmpeg -i IN OUT.flac)")
     if sound.frames == 0:
         raise SoundError("it has no samples")
+    # libsndfile's word for an unknown length is its largest integer; it cannot go through such a file.
+    if sound.frames >= 2**62:
+        raise SoundError("its header does not say how long it is: rewrite it (ffmpeg -i IN OUT.flac)")
     if not 0 < sound.samplerate <= MAX_RATE:
         raise SoundError(f"a sample rate lies in 1 to {MAX_RATE} per second, not {sound.samplerate}")
     if sound.channels != channels and not (mono and channels == 1):
@@ -159,16 +161,13 @@ def _wanted(
         held = "floating-point samples" if sound.subtype in _FLOATS else "samples of more than 16 bits"
         raise SoundError(f"it holds {held}; pass --sixteen-bit (sixteen_bit=True) to round them to 16")
     _check_whole(sound)
-    # libsndfile's word for an unknown length is its largest integer.
-    promised = sound.frames < 2**62
-    wanted = sound.frames if promised else None
+    wanted = sound.frames
     if seconds is not None:
-        first = max(1, math.floor(_positive(seconds) * sound.samplerate))
-        wanted = min(first, sound.frames)
-    if wanted is not None and wanted > max_samples:
+        wanted = min(wanted, max(1, math.floor(_positive(seconds) * sound.samplerate)))
+    if wanted > max_samples:
         mend = "raise --max-pixels if you trust it, or read less of it with --seconds"
         raise SoundError(f"{wanted} samples are more than the limit of {max_samples}; {mend}")
-    return wanted, promised
+    return wanted
 
 
 def _other_channels(found: int, wanted: int) -> str:
@@ -196,24 +195,17 @@ def _positive(seconds: str | float | int) -> float:
     return number
 
 
-def _blocks(
-    sound: Any, name: str, wanted: int | None, promised: bool, mono: bool, max_samples: int, block_samples: int
-) -> Iterator[np.ndarray]:
+def _blocks(sound: Any, name: str, wanted: int, mono: bool, block_samples: int) -> Iterator[np.ndarray]:
     done = 0
-    while wanted is None or done < wanted:
-        count = block_samples if wanted is None else min(block_samples, wanted - done)
+    while done < wanted:
         try:
-            block = _read_block(sound, count)
+            block = _read_block(sound, min(block_samples, wanted - done))
+            if len(block) == 0:
+                raise SoundError(f"truncated: it holds {done} samples of {wanted}")
         except SoundError as error:
             raise SoundError(f"{name}: {error}") from None
         done += len(block)
-        if len(block) == 0:
-            break
-        if done > max_samples:
-            raise SoundError(f"{name}: it holds more than the limit of {max_samples} samples; raise --max-pixels if you trust it")
         yield np.rint(block.mean(axis=1, keepdims=True)).astype(np.int16) if mono else block
-    if done == 0 or (promised and done < wanted):
-        raise SoundError(f"{name}: truncated: it holds {done} samples" + (f" of {wanted}" if promised else ""))
 
 
 def _read_block(sound: Any, count: int) -> np.ndarray:

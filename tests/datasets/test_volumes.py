@@ -11,7 +11,7 @@ from vcinr.modalities import MODALITIES
 from vcinr.modalities.distance_field import signed_distance
 from vcinr.modalities.scanner_volume import Header, Volume
 
-COUNTS = {"train": 3395, "validation": 400, "test": 629}
+COUNTS = {"train": 3448, "validation": 347, "test": 629}
 
 
 def shape(seed):

@@ -20,8 +20,8 @@ PEAK = 2**16 - 1
 """Steps of a field's range that errors are counted in, as of the climate modality: what is smaller counts as lossless."""
 INSTALL = "pip install 'vcinr[climate]'"
 
-Fields = Sequence[np.ndarray] | np.ndarray
-"""Fields float32 or float64 [h, w] of any sizes, in their units, without NaN."""
+Fields = Sequence[Any] | np.ndarray
+"""Fields float32 or float64 [h, w] of any sizes, in their units, without NaN; or what has such an array as its ``values``."""
 
 
 def has_zfp() -> bool:
@@ -129,7 +129,7 @@ def measure_zfp(
     longitudes, which the library's files keep in some ten bytes, are not in these files.
 
     Args:
-      fields: float32 or float64 [h, w] each, without NaN; ValueError for others.
+      fields: raw climate fields, or their values float32 or float64 [h, w], without NaN; ValueError for others.
       dataset, split: names, for the rows.
       tolerances: one row each.
       progress: called after each.
@@ -178,7 +178,7 @@ def field_range(field: np.ndarray) -> float:
 
 def check_fields(fields: Fields) -> list[np.ndarray]:
     """The fields, or a ValueError where one is not float32 or float64 [h, w] without NaN and infinity."""
-    fields = [np.asarray(field) for field in fields]
+    fields = [np.asarray(getattr(field, "values", field)) for field in fields]
     for field in fields:
         if field.dtype.name not in ("float32", "float64") or field.ndim != 2 or not field.size:
             found = f"{field.dtype} {list(field.shape)}"

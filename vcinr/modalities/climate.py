@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 from typing import Any
 
@@ -34,6 +35,8 @@ READ_OPTIONS = (
     ReadOption("attributes", "attributes to keep: all (the default), cf (names, units) or none", metavar="WHICH"),
 )
 META_TYPES = {"offset": "float32", "scale": "float32", "grid": "bytes", "mask": "bytes", "labels": "bytes"}
+RESAMPLED = "resampled"
+"""Of metadata that no file has: samples are in the order of their latitudes and longitudes."""
 STEPS = 2**16 - 1
 """Steps of a field's range that differences are counted in, as of values packed into 16 bits."""
 
@@ -64,6 +67,10 @@ class Climate(Modality):
     read_suffixes: tuple[str, ...] = SUFFIXES
     write_suffixes: tuple[str, ...] = SUFFIXES
     read_options: tuple[ReadOption, ...] = READ_OPTIONS
+    references: tuple[str, ...] = (
+        "vcinr.evaluation.classical_climate:measure_zfp",
+        "vcinr.evaluation.classical_climate:measure_packed",
+    )
     globe: bool = True
 
     def unpack(self, raw: Any) -> tuple[np.ndarray, dict[str, int | float | bytes]]:
@@ -95,7 +102,9 @@ class Climate(Modality):
         labels = coding.decode_labels(metadata["labels"])
         values = metadata["offset"] + metadata["scale"] * samples[..., 0].astype(np.float64)
         values[coding.decode_mask(metadata["mask"], shape)] = np.nan
-        rows, columns = self._order(latitudes, longitudes)
+        rows, columns = np.arange(shape[0]), np.arange(shape[1])
+        if not metadata.get(RESAMPLED):
+            rows, columns = self._order(latitudes, longitudes)
         whole = np.empty((len(latitudes), len(longitudes)))
         whole[rows[:, None], columns] = values
         if len(columns) < len(longitudes):
@@ -141,7 +150,8 @@ class Climate(Modality):
         axes = finer_axis(latitudes[rows], new[0], 90), finer_axis(east, new[1]).astype(longitudes.dtype)
         nearest = [((np.arange(m) + 0.5) * n / m).astype(int) for n, m in zip(shape, new, strict=True)]
         missing = coding.decode_mask(metadata["mask"], shape)[nearest[0][:, None], nearest[1]]
-        return {**metadata, "grid": coding.encode_grid(*axes, new), "mask": coding.encode_mask(missing)}
+        # Half a step west of 0 comes first here, and last in the order of a file.
+        return {**metadata, "grid": coding.encode_grid(*axes, new), "mask": coding.encode_mask(missing), RESAMPLED: True}
 
     def metrics(self, original: ClimateField, decoded: ClimateField) -> dict[str, float]:
         """Quality where values are not missing.
@@ -171,12 +181,12 @@ class Climate(Modality):
 
     def read(
         self,
-        source: Source,
+        source: Source | io.BufferedIOBase,
         *,
         max_samples: int = DEFAULT_MAX_SAMPLES,
         variable: str | None = None,
         time: int | str | None = None,
-        level: float | str | None = None,
+        level: float | int | str | None = None,
         attributes: str | None = None,
     ) -> ClimateField:
         """One field of a file: see `vcinr.modalities.climate_files.read_field`."""
@@ -240,7 +250,7 @@ def value_range(values: np.ndarray) -> tuple[float, float]:
     ValueError where float32 cannot tell the values apart, or does not reach them.
     """
     lowest, highest = float(values.min()), float(values.max())
-    if max(abs(lowest), abs(highest), highest - lowest) > np.finfo(np.float32).max:
+    if max(abs(lowest), abs(highest), highest - lowest) > float(np.finfo(np.float32).max):
         raise ValueError(f"values from {lowest:g} to {highest:g} are beyond float32: change their unit")
     offset = np.float32(lowest)
     if lowest == highest:

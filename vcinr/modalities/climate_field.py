@@ -168,9 +168,9 @@ def store(values: np.ndarray, storage: Storage, missing: Attribute | None = None
     if fill is None and storage.packed and absent.any():
         raise ValueError(f"a value is missing, and {storage.dtype} without a fill value has no number for that")
     with np.errstate(over="ignore"):
-        numbers = np.where(absent, 0, values).astype(np.float64)
-        numbers = numbers - float(storage.add_offset or 0)
+        numbers = values.astype(np.float64) - float(storage.add_offset or 0)
         numbers = numbers / float(1 if storage.scale_factor is None else storage.scale_factor)
+        numbers[absent] = 0
     if storage.packed:
         limits = np.iinfo(kind)
         numbers = np.rint(numbers)

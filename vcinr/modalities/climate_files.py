@@ -36,10 +36,10 @@ from vcinr.modalities.modality import DEFAULT_MAX_SAMPLES, Source
 
 
 def read_field(
-    source: Source,
+    source: Source | io.BufferedIOBase,
     variable: str | None = None,
     time: int | str | None = None,
-    level: float | str | None = None,
+    level: float | int | str | None = None,
     max_samples: int = DEFAULT_MAX_SAMPLES,
 ) -> ClimateField:
     """One field of a NetCDF file (.nc), a Zarr store (a folder, or a .zip of one), or an .npz file, told apart by content.
@@ -128,7 +128,7 @@ def count_times(path: str | os.PathLike, variable: str | None = None) -> int:
         raise ClimateFileError(f"{os.fspath(path)}: {error}") from None
 
 
-def _kind(source: Source, stack: contextlib.ExitStack) -> tuple[str, Any]:
+def _kind(source: Source | io.BufferedIOBase, stack: contextlib.ExitStack) -> tuple[str, Any]:
     """What a source holds, by its first bytes, and what its reader takes."""
     if isinstance(source, str | os.PathLike):
         if os.path.isdir(source):
@@ -159,7 +159,7 @@ def _kind(source: Source, stack: contextlib.ExitStack) -> tuple[str, Any]:
     raise ClimateFileError(f"not NetCDF, Zarr or .npz; {mend}")
 
 
-def _read_npz(source: Source, variable: str | None, time: Any, max_samples: int) -> ClimateField:
+def _read_npz(source: Source | io.BufferedIOBase, variable: str | None, time: Any, max_samples: int) -> ClimateField:
     with zipfile.ZipFile(source) as archive:
         name = _npz_variable(archive, variable)
         shape, dtype = _header(archive, name)

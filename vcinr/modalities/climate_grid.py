@@ -36,7 +36,7 @@ def sphere_points(positions: Float32[np.ndarray, "n 2"]) -> Float32[np.ndarray, 
     return np.stack(points, axis=-1).astype(np.float32)
 
 
-def finer_axis(axis: Shaped[np.ndarray, "n"], new: int, limit: float = np.inf) -> Shaped[np.ndarray, "m"]:
+def finer_axis(axis: Shaped[np.ndarray, "n"], new: int, limit: float | int = np.inf) -> Shaped[np.ndarray, "m"]:
     """Places of ``new`` cells over the extent of the n cells of an ordered axis, between its own and halfway beyond its ends.
 
     limit: no place lies beyond ±limit: cells next to a row at a pole share what there is up to it.

@@ -147,11 +147,11 @@ def decode_labels(data: bytes) -> dict[str, Any]:
 def _labels(parts: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(parts, dict) or not parts.keys() <= set("nuadsgtyx"):
         raise ValueError("they have other parts")
+    first, second = parts.get("d", [LATITUDE.name, LONGITUDE.name])
+    if not all(isinstance(each, str) for each in (first, second, parts.get("n", ""), parts.get("u", ""))):
+        raise ValueError("names and units are text")
     labels: dict[str, Any] = {"storage": _read_storage(parts["t"]) if "t" in parts else Storage()}
-    if "n" in parts:
-        labels["name"] = parts["n"]
-    if "u" in parts:
-        labels["units"] = parts["u"]
+    labels |= {name: parts[key] for key, name in (("n", "name"), ("u", "units")) if key in parts}
     for key, name in (("a", "attributes"), ("g", "about")):
         if key in parts:
             labels[name] = _read_attributes(parts[key])
@@ -159,7 +159,6 @@ def _labels(parts: Mapping[str, Any]) -> dict[str, Any]:
         labels["scalars"] = {
             name: Scalar(_read_attribute(value), _read_attributes(own)) for name, (value, own) in parts["s"].items()
         }
-    first, second = parts.get("d", [LATITUDE.name, LONGITUDE.name])
     attributes = [
         _read_attributes(parts[key]) if key in parts else default.attributes
         for key, default in (("y", LATITUDE), ("x", LONGITUDE))
@@ -219,8 +218,12 @@ def _read_storage(parts: Any) -> Storage:
     dtype, *numbers = parts
     if dtype not in STORED_TYPES or len(numbers) > 3:
         raise ValueError(f"values are stored as one of {', '.join(STORED_TYPES)}")
-    found = [None if each is None else _read_attribute(each)[()] for each in numbers]
-    storage = Storage(dtype, *found)
+    found = [None if each is None else _read_attribute(each) for each in numbers]
+    if not all(each is None or (isinstance(each, np.ndarray) and each.ndim == 0) for each in found):
+        raise ValueError("scale, offset and fill value are numbers")
+    if any(each is not None and each.dtype.kind != "f" for each in found[:2]):
+        raise ValueError("scale and offset are floats")
+    storage = Storage(dtype, *(None if each is None else each[()] for each in found))
     check_storage(storage)
     return storage
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,10 @@ def opened(kind: str, source: Any) -> contextlib.AbstractContextManager:
         import netCDF4
 
         source, given = xarray.backends.NetCDF4DataStore(netCDF4.Dataset("memory", memory=source)), {}
-    return xarray.open_dataset(source, decode_cf=False, cache=False, chunks=None, **given)
+    with warnings.catch_warnings():
+        # That a store's metadata are not consolidated concerns who wrote it.
+        warnings.simplefilter("ignore")
+        return xarray.open_dataset(source, decode_cf=False, cache=False, chunks=None, **given)
 
 
 def read_dataset(dataset: Any, variable: str | None, time: Any, level: Any, max_samples: int) -> ClimateField:
@@ -194,7 +198,7 @@ def _dates(dataset: Any, axis: str) -> list[str]:
     return [each.isoformat() for each in times]
 
 
-def _level_index(dataset: Any, axis: str, length: int, wanted: float | str | None) -> int:
+def _level_index(dataset: Any, axis: str, length: int, wanted: float | int | str | None) -> int:
     """Position of a level's value."""
     values = dataset[axis].values if axis in dataset.variables and dataset.variables[axis].dims == (axis,) else np.arange(length)
     shown = ", ".join(str(each) for each in values[:12]) + (" …" if length > 12 else "")
@@ -206,7 +210,7 @@ def _level_index(dataset: Any, axis: str, length: int, wanted: float | str | Non
     return found[0]
 
 
-def _same(value: Any, wanted: float | str) -> bool:
+def _same(value: Any, wanted: float | int | str) -> bool:
     try:
         return math.isclose(float(value), float(wanted), rel_tol=1e-6)
     except (TypeError, ValueError):

@@ -28,6 +28,16 @@ REQUIRES = [
 ]
 
 EXTRAS = {
+    "sound": ["soundfile>=0.13,<1"],  # wav and FLAC, by blocks
+    "video": ["av>=14"],  # films in and out; x264, x265, MP3 and Opus to be compared with
+    "climate": [
+        "xarray>=2025.1",  # fields with their coordinates and attributes
+        "netCDF4>=1.7",  # NetCDF of every age
+        "zarr>=3.0",  # Zarr, folders and zip files
+    ],
+    "scanner": ["nibabel>=5.3,<6"],  # NIfTI
+    "all": ["vcinr[sound,video,climate,scanner]"],  # every kind of signal
+    "compare": ["zfpy==1.0.1"],  # zfp, to be compared with; the release after it breaks zarr's import of numcodecs
     "cuda12": ["jax[cuda12]>=0.10,<0.12"],  # NVIDIA GPUs, CUDA 12
     "cuda13": ["jax[cuda13]>=0.10,<0.12"],  # NVIDIA GPUs, CUDA 13
     "prepare": ["tensorflow>=2.20"],  # preparing a stock data set (cifar10, div2k, ...), once
@@ -46,6 +56,7 @@ EXTRAS = {
         "build>=1.2",  # the wheel that a test installs
         "setuptools>=77",  # builds that wheel
         "PyYAML>=6",  # reads CITATION.cff
+        "vcinr[all,compare]",
     ],
 }
 

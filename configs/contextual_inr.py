@@ -99,7 +99,8 @@ def speech() -> ConfigDict:
     """Speech at 16 kHz, in patches of 8 ms; trained on 103 recordings of `$VCINR_DATA`.
 
     Command: `python -m experiments.prepare speech`, then
-    `python -m experiments.train --config=configs/contextual_inr.py:speech --workdir=runs/speech --config.model_precision=float16`.
+    `python -m experiments.train --config=configs/contextual_inr.py:speech --workdir=runs/speech
+    --config.model_precision=float16`.
     """
     return make_config(
         "contextual_inr",

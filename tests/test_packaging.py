@@ -51,6 +51,9 @@ def test_every_requirement_is_pinned_within_its_range():
     groups = declared()
     for text in sum(groups["EXTRAS"].values(), groups["REQUIRES"]):
         requirement = Requirement(text)
+        if requirement.name == "vcinr":
+            assert requirement.extras <= set(groups["EXTRAS"])
+            continue
         version = pinned.get(canonicalize_name(requirement.name), "")
         assert re.fullmatch(r"==[^*]+", version), f"constraints.txt does not pin {requirement.name}"
         assert requirement.specifier.contains(version[2:]), f"{text} excludes the pinned {version}"
@@ -71,10 +74,20 @@ def test_every_import_is_declared():
     providers = packages_distributions()
     for room in ("vcinr", "experiments", "configs", "benchmarks"):
         optional = {"tensorflow"} if room == "experiments" else set()
+        if room == "vcinr":
+            extras = ("sound", "video", "climate", "scanner", "compare")
+            names = {canonicalize_name(Requirement(text).name) for extra in extras for text in groups["EXTRAS"][extra]}
+            optional |= {name for name, found in providers.items() if {canonicalize_name(each) for each in found} & names}
         for path in sorted((ROOT / room).rglob("*.py")):
             for name in set(imported(path)) - own - optional:
                 distributions = {canonicalize_name(each) for each in providers.get(name, [])}
                 assert distributions & allowed, f"{path.relative_to(ROOT)} imports {name}, which setup.py does not declare"
+
+
+def test_readers_of_other_kinds_of_signal_are_imported_when_they_are_used():
+    heavy = ("soundfile", "av", "xarray", "netCDF4", "zarr", "nibabel", "zfpy", "PIL", "skimage")
+    code = f"import sys, vcinr, vcinr.cli.main; print(*(name for name in {heavy} if name in sys.modules))"
+    assert checked(sys.executable, "-c", code, cwd=ROOT).split() == []
 
 
 def test_version_is_the_same_everywhere():

@@ -37,7 +37,10 @@ EXTRAS = {
     ],
     "scanner": ["nibabel>=5.3,<6"],  # NIfTI
     "all": ["vcinr[sound,video,climate,scanner]"],  # every kind of signal
-    "compare": ["zfpy==1.0.1"],  # zfp, to be compared with; the release after it breaks zarr's import of numcodecs
+    "compare": [
+        "zfpy==1.0.1",  # zfp; the release after it breaks zarr's import of numcodecs
+        "numcodecs>=0.16",  # Zstandard
+    ],
     "cuda12": ["jax[cuda12]>=0.10,<0.12"],  # NVIDIA GPUs, CUDA 12
     "cuda13": ["jax[cuda13]>=0.10,<0.12"],  # NVIDIA GPUs, CUDA 13
     "prepare": ["tensorflow>=2.20"],  # preparing a stock data set (cifar10, div2k, ...), once

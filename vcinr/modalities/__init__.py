@@ -3,7 +3,7 @@
 from vcinr.modalities.climate import Climate
 from vcinr.modalities.distance_field import DistanceField
 from vcinr.modalities.modality import Modality
-from vcinr.modalities.picture import Picture
+from vcinr.modalities.picture import DeepPicture, GreyPicture, Picture
 from vcinr.modalities.scanner_volume import ScannerVolume
 from vcinr.modalities.sound import SECONDS, SIXTEEN_BIT, Sound
 from vcinr.modalities.video import Video
@@ -15,6 +15,9 @@ MODALITIES: dict[str, Modality] = {
     row.name: row
     for row in (
         Picture(),
+        GreyPicture(),
+        DeepPicture(),
+        DeepPicture(name="deep_grey_picture", channels=1),
         Sound(),
         Sound(name="stereo_sound", channels=2, example_metadata={"rate": 44100}, read_options=(SECONDS, SIXTEEN_BIT)),
         Video(),

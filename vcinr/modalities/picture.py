@@ -1,4 +1,4 @@
-"""Pictures: 8-bit RGB, uint8 [height, width, 3], read and written through Pillow."""
+"""Pictures: 8-bit RGB, uint8 [height, width, 3], read and written through Pillow; grey and 16-bit ones."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ READ_SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga"),
 )
 LOSSLESS_SUFFIXES = (".png", ".ppm", ".tif", ".tiff", ".bmp")
+EXACT_SUFFIXES = (".png", ".tif", ".tiff")
+"""Of files that keep what is grey grey, and 16 bits."""
 READ_OPTIONS = (
     ReadOption("background", "composite translucent pictures over this colour, e.g. '#ffffff'", metavar="COLOUR"),
     ReadOption("eight_bit", "round 16-bit pictures to 8 bits"),
@@ -96,3 +98,89 @@ class Picture(Modality):
 
         with Image.open(io.BytesIO(data)) as image:
             return np.array(image.convert("RGB"))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DeepPicture(Modality):
+    """Pictures of 16 bits per channel, grey or RGB, from and to PNG and TIFF; coordinates in the order y, x.
+
+    Files of another kind than the row's are refused, never converted: every value that is read is the file's own.
+    """
+
+    name: str = "deep_picture"
+    coord_dim: int = 2
+    channels: int = 3
+    sample_type: str = "uint16"
+    peak: float | int = 65535
+    mirrored_axes: tuple[int, ...] = (1,)
+    read_suffixes: tuple[str, ...] = EXACT_SUFFIXES
+    write_suffixes: tuple[str, ...] = EXACT_SUFFIXES
+
+    def check(self, samples: Any) -> None:
+        """ValueError that names the mend where these are no pixels, [height, width, channels], of the row's type."""
+        wanted = f"a {self.name} is a NumPy array of {self.sample_type} [height, width, {self.channels}]"
+        if not isinstance(samples, np.ndarray):
+            raise ValueError(f"{wanted}, not {type(samples).__name__}: use np.asarray")
+        kind = "deep_" if self.sample_type == "uint16" else ""
+        if samples.ndim == 2 and self.channels == 1:
+            mend = "add the axis of channels: grey[..., None]"
+        elif samples.ndim == 2 or (samples.ndim == 3 and samples.shape[-1] == 1 != self.channels):
+            mend = f"with one channel it is a {kind}grey_picture"
+        elif samples.ndim == 3 and samples.shape[-1] == 3 != self.channels:
+            mend = f"with three channels it is a {kind}picture"
+        elif samples.ndim != 3 or samples.shape[-1] != self.channels:
+            mend = "pass one picture, channels last and without alpha"
+        elif 0 in samples.shape:
+            mend = "drop it: it has no pixels"
+        elif samples.dtype.name == self.sample_type:
+            return
+        else:
+            mend = f"scale it to 0..{self.peak}, then np.round(picture).astype(np.{self.sample_type})"
+        raise ValueError(f"{wanted}, not {samples.dtype} {list(samples.shape)}: {mend}")
+
+    def read(self, source: str | os.PathLike | io.BufferedIOBase, *, max_samples: int = DEFAULT_MAX_SAMPLES) -> np.ndarray:
+        """The picture in a file: see `vcinr.modalities.deep_picture_files.read_deep_image`."""
+        from vcinr.modalities.deep_picture_files import read_deep_image
+
+        return read_deep_image(source, self.channels, max_samples)
+
+    def write(self, path: str | os.PathLike, raw: Any) -> None:
+        """Writes a picture, every bit of it: see `vcinr.modalities.deep_picture_files.write_deep_image`."""
+        from vcinr.modalities.deep_picture_files import write_deep_image
+
+        self.check(raw)
+        self.check_target(path)
+        write_deep_image(path, raw)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GreyPicture(DeepPicture):
+    """8-bit pictures of one channel; a file in colour is read if its three channels are equal."""
+
+    name: str = "grey_picture"
+    channels: int = 1
+    sample_type: str = "uint8"
+    peak: float | int = 255
+    read_suffixes: tuple[str, ...] = READ_SUFFIXES
+    read_options: tuple[ReadOption, ...] = READ_OPTIONS
+
+    def read(
+        self,
+        source: str | os.PathLike | io.BufferedIOBase,
+        *,
+        max_samples: int = DEFAULT_MAX_SAMPLES,
+        background: str | None = None,
+        eight_bit: bool = False,
+    ) -> np.ndarray:
+        """The picture in a file, uint8 [h, w, 1]: see `vcinr.modalities.picture_files.read_grey_image`."""
+        from vcinr.modalities.picture_files import read_grey_image
+
+        return read_grey_image(source, background, eight_bit, max_samples)
+
+    def write(self, path: str | os.PathLike, raw: Any) -> None:
+        """Writes a picture as PNG or TIFF."""
+        from PIL import Image
+
+        self.check(raw)
+        self.check_target(path)
+        Image.fromarray(raw[..., 0]).save(path)

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from vcinr.modalities.modality import DEFAULT_MAX_SAMPLES
+from vcinr.modalities.npz_files import label
 from vcinr.modalities.picture import LOSSLESS_SUFFIXES
 
 _INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -57,6 +58,20 @@ def read_image(
             raise ImageError(f"{name}: {error}") from None
 
 
+def read_grey_image(
+    path_or_file: str | os.PathLike | io.BufferedIOBase,
+    background: str | None = None,
+    eight_bit: bool = False,
+    max_pixels: int = DEFAULT_MAX_SAMPLES,
+) -> UInt8[np.ndarray, "h w 1"]:
+    """Read a picture as `read_image` does, and of its three channels one. ImageError where they are not all equal."""
+    rgb = read_image(path_or_file, background, eight_bit, max_pixels)
+    if (rgb != rgb[..., :1]).any():
+        mend = "read it with --modality picture, or make it grey (magick IN -colorspace gray OUT.png)"
+        raise ImageError(f"{label(path_or_file)}: has colour; {mend}")
+    return np.ascontiguousarray(rgb[..., :1])
+
+
 def write_image(path: str | os.PathLike, picture: np.ndarray) -> None:
     """Write a picture, uint8 [h, w, 3], in a format that keeps every value, chosen by the suffix (`LOSSLESS_SUFFIXES`).
 
@@ -71,8 +86,8 @@ def write_image(path: str | os.PathLike, picture: np.ndarray) -> None:
     Image.fromarray(picture).save(path)
 
 
-def _read(file: io.BufferedIOBase, background: str | None, eight_bit: bool, max_pixels: int) -> np.ndarray:
-    colour = None if background is None else _colour(background)
+def open_image(file: io.BufferedIOBase, max_pixels: int) -> Image.Image:
+    """An opened picture that is not decoded yet. ImageError for what is none, has no pixels, or promises more than the limit."""
     try:
         image = Image.open(file)
     except UnidentifiedImageError:
@@ -81,16 +96,20 @@ def _read(file: io.BufferedIOBase, background: str | None, eight_bit: bool, max_
         raise ImageError(f"{error} If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS") from None
     except Exception as error:  # Decoders raise whatever they like on damaged files.
         raise ImageError(f"damaged: {error}") from error
-    with image:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{width}x{height} has no pixels")
+    if width * height > max_pixels:
+        raise ImageError(f"{width}x{height} pixels are more than the limit of {max_pixels}; raise --max-pixels if you trust it")
+    return image
+
+
+def _read(file: io.BufferedIOBase, background: str | None, eight_bit: bool, max_pixels: int) -> np.ndarray:
+    colour = None if background is None else _colour(background)
+    with open_image(file, max_pixels) as image:
         width, height = image.size
-        if width < 1 or height < 1:
-            raise ImageError(f"{width}x{height} has no pixels")
-        if width * height > max_pixels:
-            raise ImageError(
-                f"{width}x{height} pixels are more than the limit of {max_pixels}; raise --max-pixels if you trust it"
-            )
         # Before decoding, which clears the list of tiles.
-        depth = _bits_per_channel(image)
+        depth = bits_per_channel(image)
         try:
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if frames == 1:
@@ -105,7 +124,7 @@ def _read(file: io.BufferedIOBase, background: str | None, eight_bit: bool, max_
         return _to_rgb(_upright(image), depth, colour, eight_bit)
 
 
-def _bits_per_channel(image: Image.Image) -> int:
+def bits_per_channel(image: Image.Image) -> int:
     """Bits a channel that the file holds; Pillow reduces deep colour to 8 without a word, so its raw modes are read."""
     args = [arg for tile in getattr(image, "tile", ()) for arg in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
     if image.format == "PPM" and any(isinstance(arg, int) and arg > 255 for arg in args):

@@ -113,6 +113,7 @@ def test_the_order_of_a_binvox_file_is_x_then_z_then_y():
 def test_runs_of_any_length_return():
     for length in (1, 254, 255, 256, 510, 511, 700):
         grid = np.ones((1, length, 1), np.uint8)
+        np.testing.assert_array_equal(parse_binvox(binvox_bytes(grid)), grid)
         grid[0, length // 3] = 0
         np.testing.assert_array_equal(parse_binvox(binvox_bytes(grid)), grid)
 
@@ -182,6 +183,12 @@ def test_an_array_larger_than_the_limit_is_refused_before_it_is_unpacked():
         archive.writestr("a.npy", header.getvalue())
     with pytest.raises(ValueError, match="more than the limit of 1000"):
         read_npz(file.getvalue(), 1000)
+    for length in (7, 9):
+        with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+            np.lib.format.write_array_header_1_0(header := io.BytesIO(), {"descr": "|u1", "fortran_order": False, "shape": (8,)})
+            archive.writestr("a.npy", header.getvalue() + bytes(length))
+        with pytest.raises(ValueError, match="not as long as its header says"):
+            read_npz(file.getvalue(), 1000)
     assert read_voxels(npz(a=blob((10, 10, 10))), max_samples=1000).size == 1000
     with pytest.raises(ValueError, match="more than the limit of 999"):
         read_voxels(npz(a=blob((10, 10, 10))), max_samples=999)
@@ -223,9 +230,9 @@ def test_the_volume_of_a_ball():
     assert filled.sum() == pytest.approx(4 / 3 * np.pi * 19**3, rel=0.01)
 
 
-def test_a_mesh_with_a_hole_is_filled_by_the_other_rays():
-    # The lid is missing: rays along z cross once and have no vote.
-    open_box = triangles([face for face in CUBE_FACES if face != (1, 5, 7, 3)])
+def test_a_mesh_with_holes_is_filled_by_the_rays_that_cross_it_whole():
+    # Bottom and front are missing: rays along z and y cross once, would vote for outside, and have no vote.
+    open_box = triangles([face for face in CUBE_FACES if face not in ((0, 2, 6, 4), (0, 4, 5, 1))])
     np.testing.assert_array_equal(fill_mesh(CUBE, open_box, 10), fill_mesh(CUBE, triangles(CUBE_FACES), 10))
 
 

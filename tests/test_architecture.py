@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from vcinr.modalities import MODALITIES
+
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for room in ("vcinr", "experiments", "configs", "benchmarks") for path in (ROOT / room).rglob("*.py"))
 MAX_LINES = 400
@@ -90,3 +92,53 @@ def test_every_file_is_on_the_map():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     files = [path for path in sorted((ROOT / "vcinr").rglob("*.py")) if path.name != "__init__.py"]
     assert [name(path) for path in files if f"`{path.name}`" not in text] == []
+
+
+BLIND = ("codecs", "model", "training", "adaptation", "context", "compression", "posterior", "weights", "sparsity", "bitstream")
+"""Rooms that serve every kind of signal alike."""
+
+
+def of_one_kind(tree, kinds):
+    """Lines of a module that compare something with the name of a kind of signal, look one up by it, or ask for its class."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.Subscript):
+            asked = [node.slice]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "getattr"):
+            asked = node.args[1:]
+        elif isinstance(node, ast.MatchValue):
+            asked = [node.value]
+        else:
+            continue
+        constants = [part for each in asked for part in ast.walk(each) if isinstance(part, ast.Constant)]
+        names = [part.id for each in asked for part in ast.walk(each) if isinstance(part, ast.Name)]
+        if any(constant.value in kinds for constant in constants) or any(name in CLASSES for name in names):
+            yield node.lineno
+
+
+CLASSES = {type(row).__name__ for row in MODALITIES.values()}
+
+
+@pytest.mark.parametrize("room", [*BLIND, "cli", "codec.py", "stage.py", "batching.py"])
+def test_no_model_codec_training_or_command_asks_which_kind_of_signal_it_serves(room):
+    place = ROOT / "vcinr" / room
+    for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert list(of_one_kind(tree, set(MODALITIES))) == [], path
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+        assert not imported & CLASSES - {"Modality"}, path
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        'if codec.modality == "sound": pass',
+        'row = MODALITIES["picture"]',
+        "flag = isinstance(row, Picture)",
+        'match name:\n    case "climate": pass',
+        'x = name in ("voxels", "other")',
+    ],
+)
+def test_such_questions_are_found(asking):
+    assert list(of_one_kind(ast.parse(asking), set(MODALITIES)))

@@ -66,7 +66,7 @@ def _modality(options: argparse.Namespace) -> Modality:
         if options.modality is not None:
             return MODALITIES[options.modality]
         suffix = Path(options.paths[0]).suffix.lower()
-        return next((each for each in MODALITIES.values() if suffix in each.read_suffixes), MODALITIES["picture"])
+        return next((each for each in MODALITIES.values() if suffix in each.read_suffixes), next(iter(MODALITIES.values())))
     config = read_about(folder).get("config")
     name = config.get("modality", "picture") if isinstance(config, dict) else None
     if name not in MODALITIES:

@@ -106,9 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("encode", encode.run, "Signals to files: IN OUT, or FILES… --out DIR.")
     command.add_argument("paths", nargs="+", metavar="FILE")
     command.add_argument("--out", metavar="DIR", help="folder for NAME" + encode.SUFFIX + " of each FILE")
-    command.add_argument(
-        "--model", metavar="DIR", help=f"a model, or its name (see vcinr models); default: {_defaults()}"
-    )
+    command.add_argument("--model", metavar="DIR", help=f"a model, or its name (see vcinr models); default: {_defaults()}")
     command.add_argument("--modality", choices=list(MODALITIES), help="the kind of signal; default: by the first file's suffix")
     choice = command.add_mutually_exclusive_group()
     choice.add_argument("--point", type=int, help="operating point (see vcinr models); the middle one where nothing is given")

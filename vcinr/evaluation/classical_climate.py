@@ -34,7 +34,7 @@ def has_zstd() -> bool:
     return importlib.util.find_spec("numcodecs") is not None
 
 
-def encode_zfp(field: np.ndarray, tolerance: float) -> bytes:
+def encode_zfp(field: np.ndarray, tolerance: float | int) -> bytes:
     """zfp's stream with its full header, of an error of at most ``tolerance``, in the field's unit. ValueError without zfpy."""
     if not has_zfp():
         raise ValueError(f"zfp needs zfpy: {INSTALL}")
@@ -119,7 +119,7 @@ def measure_zfp(
     fields: Fields,
     dataset: str,
     split: str,
-    tolerances: Sequence[float] = ZFP_TOLERANCES,
+    tolerances: Sequence[float | int] = ZFP_TOLERANCES,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Operating points of zfp in its mode of fixed accuracy: rows as of `vcinr.evaluation.measure.measure`.
@@ -135,7 +135,7 @@ def measure_zfp(
       progress: called after each.
     """
 
-    def through(field: np.ndarray, share: float) -> tuple[bytes, np.ndarray]:
+    def through(field: np.ndarray, share: float | int) -> tuple[bytes, np.ndarray]:
         data = encode_zfp(field, share * field_range(field))
         return data, decode_zfp(data)
 
@@ -152,7 +152,7 @@ def measure_packed(
 ) -> list[dict[str, Any]]:
     """Operating points of packing into integers and deflating (`encode_packed`), as `measure_zfp`; ``quality`` is the bits."""
 
-    def through(field: np.ndarray, number: float) -> tuple[bytes, np.ndarray]:
+    def through(field: np.ndarray, number: float | int) -> tuple[bytes, np.ndarray]:
         data = encode_packed(field, int(number), method)
         return data, decode_packed(data, field.shape, int(number), method)
 
@@ -164,7 +164,7 @@ def measure_lossless(
 ) -> list[dict[str, Any]]:
     """One row of floats deflated without loss, as `measure_zfp`; ``quality`` is 0."""
 
-    def through(field: np.ndarray, _: float) -> tuple[bytes, np.ndarray]:
+    def through(field: np.ndarray, _: float | int) -> tuple[bytes, np.ndarray]:
         data = encode_lossless(field, method)
         return data, decode_lossless(data, field.shape, field.dtype, method)
 
@@ -190,11 +190,11 @@ def check_fields(fields: Fields) -> list[np.ndarray]:
 
 def _measure(
     codec: str,
-    through: Callable[[np.ndarray, float], tuple[bytes, np.ndarray]],
+    through: Callable[[np.ndarray, float | int], tuple[bytes, np.ndarray]],
     fields: Fields,
     dataset: str,
     split: str,
-    qualities: Sequence[float],
+    qualities: Sequence[float | int],
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
     fields = check_fields(fields)

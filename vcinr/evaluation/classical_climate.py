@@ -18,7 +18,7 @@ PACKED_BITS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
 """Operating points of packing: bits of the integers."""
 PEAK = 2**16 - 1
 """Steps of a field's range that errors are counted in, as of the climate modality: what is smaller counts as lossless."""
-INSTALL = "pip install 'vcinr[climate]'"
+INSTALL = "pip install 'vcinr[compare]'"
 
 Fields = Sequence[Any] | np.ndarray
 """Fields float32 or float64 [h, w] of any sizes, in their units, without NaN; or what has such an array as its ``values``."""
@@ -58,7 +58,7 @@ def deflated(data: bytes, method: str) -> bytes:
         return lzma.compress(data, lzma.FORMAT_ALONE, preset=9 | lzma.PRESET_EXTREME)
     if method == "zstd":
         if not has_zstd():
-            raise ValueError(f"zstd needs numcodecs: {INSTALL}")
+            raise ValueError("zstd needs numcodecs: pip install 'vcinr[climate]'")
         from numcodecs import Zstd
 
         return bytes(Zstd(level=22).encode(data))

@@ -58,7 +58,7 @@ def deflated(data: bytes, method: str) -> bytes:
         return lzma.compress(data, lzma.FORMAT_ALONE, preset=9 | lzma.PRESET_EXTREME)
     if method == "zstd":
         if not has_zstd():
-            raise ValueError("zstd needs numcodecs: pip install 'vcinr[climate]'")
+            raise ValueError(f"zstd needs numcodecs: {INSTALL}")
         from numcodecs import Zstd
 
         return bytes(Zstd(level=22).encode(data))

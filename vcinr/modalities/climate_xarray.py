@@ -56,6 +56,7 @@ def opened(kind: str, source: Any) -> contextlib.AbstractContextManager:
 
 
 def read_dataset(dataset: Any, variable: str | None, time: Any, level: Any, max_samples: int) -> ClimateField:
+    """The field of a variable, time and level; arguments as of `vcinr.modalities.climate_files.read_field`."""
     array = variable_of(dataset, variable)
     name = str(array.name)
     (latitude, row), (longitude, column) = _axis(dataset, array, LATITUDES), _axis(dataset, array, LONGITUDES)
@@ -218,6 +219,7 @@ def _same(value: Any, wanted: float | int | str) -> bool:
 
 
 def check_size(height: int, width: int, max_samples: int) -> None:
+    """ClimateFileError for a grid without samples, or with more than ``max_samples``."""
     if not height or not width:
         raise ClimateFileError(f"{height}×{width} has no samples")
     if height * width > max_samples:
@@ -227,6 +229,7 @@ def check_size(height: int, width: int, max_samples: int) -> None:
 
 
 def native(array: np.ndarray) -> np.ndarray:
+    """The array in this machine's order of bytes."""
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
@@ -236,6 +239,7 @@ def _kept(attributes: Mapping[str, Any], left_out: tuple[str, ...]) -> dict[str,
 
 
 def stored_values(field: ClimateField) -> np.ndarray:
+    """The numbers [h, w] that a file stores for a field."""
     return store(field.values, field.stored_as, field.attributes.get("missing_value"))
 
 
@@ -258,6 +262,7 @@ def dataset_of(field: ClimateField) -> Any:
 
 
 def encoding_of(field: ClimateField) -> dict[str, dict[str, Any]]:
+    """What xarray would otherwise decide of fill values."""
     # xarray would give every float a fill value of NaN.
     none = {name: {"_FillValue": None} for name in (*(axis.name for axis in field.axes), *field.scalars)}
     return {**none, field.name: {"_FillValue": field.stored_as.fill_value}}

@@ -210,6 +210,13 @@ class Codec:
         factors = [m / n for m, n in zip(shape, grid.shape, strict=True)]
         return scipy.ndimage.zoom(whole, [*factors, 1], order=1, mode="nearest", grid_mode=True)
 
+    def synthesise_at(self, params: Params, point: int, code: Code, grid: Grid, coords: np.ndarray) -> np.ndarray:
+        """Decoded values, float32 [n, c] in normalised units, at coordinates float32 [n, d] of a signal of one patch (host).
+
+        ValueError where there is no field, or several.
+        """
+        raise ValueError(f"{self.name} has no field that is asked for at any coordinates: encode with another codec")
+
     def synthesise(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Decoded values of each signal, float32 [p, n, c] in normalised units (host; batches are jitted inside)."""
         values: list[np.ndarray] = [np.empty(0)] * len(grids)

@@ -244,7 +244,7 @@ def test_every_network_of_a_picture_of_kodaks_size_has_a_gradient(file, name):
         if built.name == "coin":
             field = built.network(dict(zip(coin.META_TYPES, (*c.points[point], c.omega_0), strict=True)))
             weights, inputs = [(array(*size), array(size[1])) for size in field.sizes()], array(samples, 2)
-            loss = lambda w, x, y, of=(field, c.chunk): coin.reconstruction_loss(of, x, w, (y, None), 0)
+            loss = lambda w, x, y, of=(field, c.chunk, c.modality): coin.reconstruction_loss(of, x, w, (y, None), 0)
         else:
             fit = FitConfig(built.network(c.meta(point)), c.l1, c.chunk)
             sizes = fit.field.sizes()

@@ -26,7 +26,7 @@ from vcinr.adaptation.long_fit import OptimiserSpec, overfit
 from vcinr.adaptation.objective import chunked_mean_squared_error
 from vcinr.bitstream import container
 from vcinr.bitstream.container import BitstreamError
-from vcinr.codec import QUICKEST, Code, EncodeRequest, Piece
+from vcinr.codec import QUICKEST, STREAM_WORK, Code, EncodeRequest, Piece
 from vcinr.codecs.whole_signals import SelfContainedCodec
 from vcinr.entropy.range_coder import RawBits
 from vcinr.fields import siren
@@ -35,7 +35,7 @@ from vcinr.modalities import MODALITIES
 from vcinr.modalities.modality import Modality
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Progress
-from vcinr.weights.evaluation import check_work, network_pieces
+from vcinr.weights.evaluation import Coordinates, check_work, network_pieces, work
 from vcinr.weights.signal_batches import Report, SignalBatch, batch_progress, batches_of_equal_shape, encode_in_batches
 
 BITS = 16
@@ -108,7 +108,7 @@ def _field_of(row: Modality, depth: int, width: int, omega_0: int) -> FieldConfi
     for name, value, largest in limits:
         if not 1 <= value <= largest:
             raise ValueError(f"the {name} of a COIN lies in 1..{largest}, not {value}")
-    field = FieldConfig(row.coord_dim, row.channels, depth, width, float(omega_0), latent_dim=1, modulation="none")
+    field = FieldConfig(row.coord_dim, row.outputs, depth, width, float(omega_0), latent_dim=1, modulation="none")
     if num_weights(field) > MAX_WEIGHTS:
         raise ValueError(f"a COIN of {depth}×{width} has {num_weights(field)} weights; at most {MAX_WEIGHTS} are coded")
     return field
@@ -130,12 +130,13 @@ def file_bits(field: FieldConfig, shape: Sequence[int]) -> int:
     return 8 * (len(head) + payload + container.CHECKSUM_SIZE)
 
 
-def reconstruction_loss(config: tuple[FieldConfig, int], coords: Any, layers: Any, data: Any, step: Any) -> jax.Array:
-    """Mean squared error of one signal; config = (field, chunk), data = (values [n, c], weight [n] or None)."""
+def reconstruction_loss(config: tuple[FieldConfig, int, str], coords: Any, layers: Any, data: Any, step: Any) -> jax.Array:
+    """Mean squared error of one signal; config = (field, chunk, modality), data = (values [n, c], weight [n] or None)."""
     del step
-    field, chunk = config
+    field, chunk, modality = config
     values, weight = data
-    return chunked_mean_squared_error(lambda x: evaluate(field, layers, x), coords, values, weight, chunk)
+    observe = functools.partial(MODALITIES[modality].observe, functools.partial(evaluate, field, layers))
+    return chunked_mean_squared_error(observe, coords, values, weight, chunk)
 
 
 def to_symbols(weights: np.ndarray) -> np.ndarray:
@@ -185,7 +186,7 @@ class Coin(SelfContainedCodec):
         meta = {"depth": field.num_layers, "width": field.width, "omega_0": c.omega_0}
         steps = self.num_steps(request.effort)
         for signal in signals:
-            check_work(field, signal.grid.shape)
+            check_work(field, signal.grid.shape, MODALITIES[self.modality].evaluations)
 
         def encode_batch(batch: SignalBatch, report: Report) -> list[Code]:
             name = f"{self.point_name(point)}_{steps}_{batch.name}"
@@ -232,9 +233,23 @@ class Coin(SelfContainedCodec):
     def synthesise_pieces(self, params: Params, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> Iterator[Piece]:
         """Decoded values. BitstreamError for weights that are not finite."""
         del params, point
+        return self._pieces(codes, grids, MODALITIES[self.modality].coordinates)
+
+    def synthesise_at(self, params: Params, point: int, code: Code, grid: Grid, coords: np.ndarray) -> np.ndarray:
+        """The network at coordinates. BitstreamError for weights that are not finite."""
+        del params, point, grid
+        every = Grid((len(coords),), (len(coords),))
+        return np.concatenate([part.values for part in self._pieces([code], [every], lambda shape, a, b: coords[a:b])])
+
+    def decoding_work(self, grid: Grid, meta: Mapping[str, int | float]) -> int:
+        """As every codec's, and the network's at all points that samples take."""
+        return STREAM_WORK * len(self.streams) + work(self.network(meta), grid.shape, MODALITIES[self.modality].evaluations)
+
+    def _pieces(self, codes: Sequence[Code], grids: Sequence[Grid], coordinates: Coordinates) -> Iterator[Piece]:
+        row = MODALITIES[self.modality]
         fields = [self.network(code.meta) for code in codes]
         weights = (from_symbols(code.streams["weights"]) for code in codes)
-        return network_pieces(fields, weights, grids, MODALITIES[self.modality].coordinates)
+        return network_pieces(fields, weights, grids, coordinates, observe=row.observe, evaluations=row.evaluations)
 
     def _field(self, point: int) -> FieldConfig:
         return field_of(self.modality, *self.config.points[point], self.config.omega_0)
@@ -253,16 +268,17 @@ class Coin(SelfContainedCodec):
         key = jax.random.key(c.seed) if request.key is None else request.key
         start = siren.init_layers(key, field.sizes(), field.omega_0)
         count, samples = batch.values.shape[:2]
+        points = samples * MODALITIES[self.modality].evaluations
         start = jax.tree.map(lambda a: jnp.broadcast_to(a, (count, *a.shape)), start)
         fitted = overfit(
             reconstruction_loss,
-            (field, c.chunk),
+            (field, c.chunk, self.modality),
             batch.coords,
             start,
             (batch.values, batch.weight),
             c.optimiser,
             num_steps,
-            chunk_steps=max(1, min(250, CHECKPOINT_WORK // (count * samples * num_weights(field)))),
+            chunk_steps=max(1, min(250, CHECKPOINT_WORK // (count * points * num_weights(field)))),
             workdir=request.workdir,
             name=name,
             labels=batch.indices,

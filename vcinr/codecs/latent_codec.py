@@ -284,6 +284,14 @@ class LatentCodec(Codec):
 
         return finer.assemble(blocks())
 
+    def synthesise_at(self, params: Params, point: int, code: Code, grid: Grid, coords: np.ndarray) -> np.ndarray:
+        """The field of the only patch at coordinates."""
+        if grid.num_patches != 1:
+            raise ValueError(f"a signal of {grid.num_patches} patches has as many fields: ask for samples of a grid instead")
+        (rows,) = self.compression.row_blocks(self, params, code.streams, grid, 1)
+        shared = (self.decoder_params(params), self.compression.decoder_parts(params, point))
+        return map_batches(_resample_row, self, shared, (rows, coords[None]), self.config.encode_batch)[0]
+
 
 def kept_entries(params: Params, latent: jax.Array) -> jax.Array:
     """A latent [k] → the numbers [m] that the file pays for."""

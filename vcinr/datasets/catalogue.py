@@ -204,6 +204,14 @@ DATASETS: dict[str, Dataset] = {
             source="era5",
             modality="climate",
         ),
+        Dataset(
+            "scenes",
+            "furniture in 12 views of 32×32 from one rig, rendered from voxels; test scenes with eight views from other cameras",
+            _same("train", "validation", "test"),
+            "scenes:Scenes",
+            source="voxels_modelnet10_30.npz",
+            modality="radiance_field",
+        ),
         Dataset("cifar10", "CIFAR-10", {**_NO_VALIDATION, "test": "test"}, stock="cifar10"),
         Dataset(
             "div2k",

@@ -4,6 +4,7 @@ from vcinr.modalities.climate import Climate
 from vcinr.modalities.distance_field import DistanceField
 from vcinr.modalities.modality import Modality
 from vcinr.modalities.picture import DeepPicture, GreyPicture, Picture
+from vcinr.modalities.radiance_field import RadianceField
 from vcinr.modalities.scanner_volume import ScannerVolume
 from vcinr.modalities.sound import SECONDS, SIXTEEN_BIT, Sound
 from vcinr.modalities.video import Video
@@ -27,6 +28,7 @@ MODALITIES: dict[str, Modality] = {
         ScannerVolume(),
         Climate(),
         Climate(name="climate_region", coord_dim=2, globe=False),
+        RadianceField(),
     )
 }
 """Name → modality. A new one is a new entry, made before a codec of that modality is; see docs/extending.md."""

@@ -46,6 +46,8 @@ class Modality:
         channels: number of values per sample.
         num_axes: number of axes of a signal; 0: as many as coordinates.
         field_channels: number of values that the field gives; 0: as many as a sample has. See `observe`.
+        evaluations: how many points of the field one sample takes, along a ray, say.
+        divisible: whether a patch of a signal is a signal; of views of one scene it is not, and its fields are of whole signals.
         sample_type: NumPy name of the type of samples; "float32" for those that lie in [0, 1] already.
         lowest: sample that becomes 0.
         peak: largest sample less the lowest, which becomes 1; the peak of PSNR in raw units (255 for 8-bit pictures). Of float32
@@ -67,6 +69,8 @@ class Modality:
     channels: int
     num_axes: int = 0
     field_channels: int = 0
+    evaluations: int = 1
+    divisible: bool = True
     sample_type: str = "uint8"
     lowest: float | int = 0
     peak: float | int = 255
@@ -186,6 +190,13 @@ class Modality:
         ValueError, one line that names the file and the mend, for what is no such signal; OSError where it cannot be opened.
         """
         raise ValueError(f"files of a {self.name} are not read: its Modality declares no reader")
+
+    def read_coordinates(self, source: Source, *, max_samples: int = DEFAULT_MAX_SAMPLES) -> tuple[np.ndarray, Callable]:
+        """(coordinates float32 [n, d], a function from samples [n, channels] there to what `write` takes) that a file asks for.
+
+        ValueError where signals of this kind are not asked for otherwise than on their grid.
+        """
+        raise ValueError(f"{source}: a {self.name} is not seen by cameras: leave --poses out, or give --scale or --shape")
 
     def write(self, path: str | os.PathLike, raw: Any) -> None:
         """Writes a raw signal to a file of one of ``write_suffixes``. ValueError for another suffix or signal."""

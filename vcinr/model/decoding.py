@@ -105,6 +105,29 @@ def resampled(
     return row.pack(model.denormalise(values), row.resampled_metadata(code.metadata, grid.shape, new))
 
 
+def check_whole(model: Model, grid: Grid) -> None:
+    """BitstreamError where fields are of whole signals, and this one is not of the codec's size."""
+    if model.codec.continuous and not model.modality.divisible and grid.shape != grid.patch:
+        patch, shape = ("×".join(map(str, each)) for each in (grid.patch, grid.shape))
+        raise BitstreamError(
+            f"this model is for a {model.modality.name} of {patch} samples, not {shape}, and no part of one stands for itself: "
+            "resize it, or train a model with this patch"
+        )
+
+
+def at_coordinates(model: Model, data: bytes, coords: np.ndarray, max_pixels: int, max_work: int) -> np.ndarray:
+    """See `Model.decode_coordinates`."""
+    (point,), (code,), (grid,) = read_each(model, [data], max_pixels, max_work)
+    width = model.modality.coordinates((1,) * model.modality.rank).shape[-1]
+    if coords.ndim != 2 or not len(coords) or coords.shape[1] != width or not np.isfinite(coords).all():
+        raise ValueError(f"coordinates of a {model.modality.name} are finite [n, {width}], not {list(coords.shape)}")
+    if len(coords) > max_pixels:
+        raise ValueError(f"{len(coords)} coordinates are more than the limit of {max_pixels}; raise max_pixels (--max-pixels)")
+    values = model.codec.synthesise_at(model.params, point, code, grid, coords.astype(np.float32))
+    _check_finite(values)
+    return model.denormalise(values)
+
+
 def _by_point(points: Sequence[int]) -> list[tuple[int, list[int]]]:
     """Each operating point with the signals of it."""
     return [(point, [i for i, each in enumerate(points) if each == point]) for point in sorted(set(points))]

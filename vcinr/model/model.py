@@ -177,6 +177,16 @@ class Model:
         """
         return decoding.resampled(self, data, (scale, shape, rate), max_pixels, max_work)
 
+    def decode_coordinates(
+        self, data: bytes, coords: np.ndarray, max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK
+    ) -> np.ndarray:
+        """Samples [n, c] of the signal of a file at any coordinates float32 [n, d], such as a modality's ``read_coordinates``.
+
+        ValueError where the codec has no field, or one for each of several patches, and for more than ``max_pixels`` coordinates;
+        BitstreamError as for `decode`.
+        """
+        return decoding.at_coordinates(self, data, coords, max_pixels, max_work)
+
     def decode_values_batch(
         self, files: Sequence[bytes], max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK
     ) -> list[np.ndarray]:
@@ -264,6 +274,8 @@ class Model:
         if any(len(shape) != rank for shape in shapes):
             raise BitstreamError(f"shape {shapes[0]} does not fit this model's signals, which have {rank} dimensions")
         grids = [grid_of(self.codec, shape) for shape in shapes]
+        for grid in grids:
+            decoding.check_whole(self, grid)
         samples = sum(map(num_samples, grids))
         limit = max_pixels
         if per_sample := self.codec.decoding_bytes_per_sample:
@@ -322,8 +334,9 @@ class Model:
         return self._cut(*self.modality.unpack(raw))
 
     def _cut(self, samples: np.ndarray, metadata: Metadata) -> Signal:
-        patch, row = grid_of(self.codec, samples.shape[:-1]).patch, self.modality
-        return to_signal(row.normalise(samples), patch, row.coordinates, row.weights(samples, metadata))
+        grid, row = grid_of(self.codec, samples.shape[:-1]), self.modality
+        decoding.check_whole(self, grid)
+        return to_signal(row.normalise(samples), grid.patch, row.coordinates, row.weights(samples, metadata))
 
     def _point(
         self, signals: Sequence[Any], point: int | None, bpp: float | None, psnr_db: float | None, request: EncodeRequest

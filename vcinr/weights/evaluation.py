@@ -40,23 +40,27 @@ SINE_WORK = 16
 """Multiplications that one sine of an encoding or a layer counts for."""
 
 Coordinates = Callable[[tuple[int, ...], int, int], np.ndarray]
+Observe = Callable[[Callable[[Any], Any], Any], Any]
 Network = tuple[Float[Array, " p"], Any, Any]
 """(weights in the order of `siren.flatten`, padded; number of layers before the output; scale ω₀)."""
 
 
-def work(field: FieldConfig, shape: Sequence[int]) -> int:
-    """Multiplications that evaluating a network at all samples of a shape takes; a sine counts for `SINE_WORK`."""
+def work(field: FieldConfig, shape: Sequence[int], evaluations: int = 1) -> int:
+    """Multiplications that evaluating a network at all samples of a shape takes; a sine counts for `SINE_WORK`.
+
+    evaluations: points of the field that a sample takes.
+    """
     sizes = field.sizes()
     sines = sum(fan_out for _, fan_out in sizes[:-1]) + (encoded_dim(field) if field.encoding != "none" else 0)
-    return (siren.num_weights(sizes) + SINE_WORK * sines) * math.prod(shape)
+    return (siren.num_weights(sizes) + SINE_WORK * sines) * math.prod(shape) * evaluations
 
 
-def check_work(field: FieldConfig, shape: Sequence[int]) -> None:
+def check_work(field: FieldConfig, shape: Sequence[int], evaluations: int = 1) -> None:
     """ValueError where evaluating a network at all samples of a shape takes over `MAX_WORK` multiplications.
 
     Over what readers take by default, a warning is logged that names the option they need.
     """
-    multiplications, samples = work(field, shape), "×".join(map(str, shape))
+    multiplications, samples = work(field, shape, evaluations), "×".join(map(str, shape))
     if multiplications > MAX_WORK:
         raise ValueError(
             f"a network of {field.num_layers} × {field.width} at {samples} samples takes {multiplications} multiplications to "
@@ -81,6 +85,8 @@ def network_pieces(
     grids: Sequence[Grid],
     coordinates: Coordinates,
     unit_frequency: bool = True,
+    observe: Observe | None = None,
+    evaluations: int = 1,
 ) -> Iterator[Piece]:
     """Values of whole signals, each a network of its own, a chunk of samples at a time.
 
@@ -90,16 +96,18 @@ def network_pieces(
       grids: one per signal, a single patch of its own shape.
       coordinates: of samples from and to, of a shape: a modality's.
       unit_frequency: whether weights are taken `at_unit_frequency`; it rounds otherwise than a layer of any ω₀ does.
+      observe: samples at coordinates of a network, a modality's; None: the network's values are the samples.
+      evaluations: points of the network that a sample takes.
     """
     devices = local_mesh().size
     for i, (field, row, grid) in enumerate(zip(fields, weights, grids, strict=True)):
         samples = math.prod(grid.shape)
-        chunk = -(-_chunk(field, samples, devices) // devices) * devices
+        chunk = -(-_chunk(field, samples, devices, evaluations) // devices) * devices
         scale = np.float32(1.0 if unit_frequency else field.nonlinearity()[0])
         row = at_unit_frequency(field, row) if unit_frequency else row
         padded = np.pad(row, (0, max(0, _capacity(field) - len(row))))
         network = replicate((padded, np.int32(field.num_layers), scale), local_mesh())
-        run = program(_program_key(field))
+        run = program(_program_key(field), observe)
         before: tuple[int, Any] | None = None
         # One call runs while the values of the one before are used.
         for start in range(0, samples, chunk):
@@ -138,9 +146,17 @@ def network_values(field: FieldConfig, network: Network, coords: Float[Array, "m
 
 
 @functools.lru_cache(maxsize=64)
-def program(field: FieldConfig) -> Any:
-    """`network_values`, compiled and spread over this process's devices: (network, coords [m, d]) → values [m, c]."""
-    return pmapped(functools.partial(network_values, field), (None, 0), mesh=local_mesh())
+def program(field: FieldConfig, observe: Observe | None = None) -> Any:
+    """`network_values`, compiled and spread over this process's devices: (network, coords [m, d]) → values [m, c].
+
+    observe: see `network_pieces`.
+    """
+
+    def observed(network: Network, coords: jax.Array) -> jax.Array:
+        return observe(functools.partial(network_values, field, network), coords)
+
+    function = functools.partial(network_values, field) if observe is None else observed
+    return pmapped(function, (None, 0), mesh=local_mesh())
 
 
 def _program_key(field: FieldConfig) -> FieldConfig:
@@ -151,8 +167,8 @@ def _program_key(field: FieldConfig) -> FieldConfig:
     return dataclasses.replace(field, **same)
 
 
-def _chunk(field: FieldConfig, samples: int, devices: int) -> int:
-    widest = max(field.width, encoded_dim(field))
+def _chunk(field: FieldConfig, samples: int, devices: int, evaluations: int) -> int:
+    widest = max(field.width, encoded_dim(field)) * evaluations
     most = 1 << (max(1, min(NUMBERS_PER_DEVICE * devices, NUMBERS_AT_ONCE) // widest).bit_length() - 1)
     return min(LARGEST_CHUNK, most, max(SMALLEST_CHUNK, 1 << (samples - 1).bit_length()))
 

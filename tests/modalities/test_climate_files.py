@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.modalities.test_climate import TIME, assert_same, globe
+from tests.modalities.test_climate import TIME, assert_same, globe, there_and_back
 from vcinr.modalities import MODALITIES
 from vcinr.modalities.climate_field import Axis, Scalar, Storage, restore, store
 from vcinr.modalities.climate_files import count_times, npz_bytes, read_field, write_field
@@ -207,7 +207,31 @@ def test_integers_that_are_unsigned_by_attribute_and_scaled_are_values(tmp_path)
         variable.setncatts({"_Unsigned": "true", "scale_factor": np.float32(0.5), "missing_value": np.int8(-1)})
         variable[:] = np.arange(40, dtype=np.int8).reshape(5, 8) - 20
     field = CLIMATE.read(tmp_path / "a.nc")
-    assert field.values.max() == 255 / 2 and field.stored_as.dtype == "uint8"
+    # 255 is missing, as −1 is by the attribute.
+    assert np.nanmax(field.values) == 254 / 2 and field.stored_as.dtype == "uint8"
+    assert np.isnan(field.values).sum() == 1
+    CLIMATE.write(tmp_path / "b.nc", field)
+    assert_same(field, CLIMATE.read(tmp_path / "b.nc"), share=0)
+
+
+def test_packed_places_are_unpacked_and_text_is_no_field(tmp_path):
+    import netCDF4
+
+    with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
+        for name, values in (("lat", np.arange(900, -901, -450)), ("lon", np.arange(8) * 450)):
+            file.createDimension(name, len(values))
+            variable = file.createVariable(name, "i2", (name,))
+            variable.set_auto_maskandscale(False)
+            variable.setncatts({"scale_factor": np.float32(0.1)})
+            variable[:] = values
+        file.createVariable("a", "f4", ("lat", "lon"))[:] = np.arange(40).reshape(5, 8)
+        file.createVariable("flag", str, ("lat", "lon"))
+    field = CLIMATE.read(tmp_path / "a.nc", variable="a")
+    np.testing.assert_allclose(field.latitudes, [90, 45, 0, -45, -90])
+    assert field.axes[0].attributes == {}
+    assert_same(field, there_and_back(CLIMATE, field))
+    with pytest.raises(ValueError, match="not numbers"):
+        CLIMATE.read(tmp_path / "a.nc", variable="flag")
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".npz", ".zip"])

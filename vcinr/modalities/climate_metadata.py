@@ -231,7 +231,7 @@ def _read_storage(parts: Any) -> Storage:
 def check_storage(storage: Storage) -> None:
     """ValueError where values cannot be stored so."""
     if storage.dtype not in STORED_TYPES:
-        raise ValueError(f"values are stored as one of {', '.join(STORED_TYPES)}, not as {storage.dtype}")
+        raise ValueError(f"values are stored as one of {', '.join(STORED_TYPES)}, not as {storage.dtype}: convert them")
     for name in ("scale_factor", "add_offset"):
         value = getattr(storage, name)
         if value is not None and not (isinstance(value, np.float32 | np.float64) and np.isfinite(value)):

@@ -86,13 +86,14 @@ def read_dataset(dataset: Any, variable: str | None, time: Any, level: Any, max_
         coordinate = dataset[each].isel({axis: at for axis, at in chosen.items() if axis in dataset[each].dims})
         value = attribute_of(coordinate.values) if coordinate.ndim == 0 else None
         if value is not None and not isinstance(value, list):
-            scalars[each] = Scalar(value, _kept(coordinate.attrs, ("bounds",)))
-    axes = tuple(Axis(str(each), _kept(dataset[each].attrs, ("bounds", "_FillValue"))) for each in (latitude, longitude))
+            scalars[each] = Scalar(value, _kept(coordinate.attrs, ("bounds", "_FillValue")))
+    left_out = ("bounds", "_FillValue", "scale_factor", "add_offset")
+    axes = tuple(Axis(str(each), _kept(dataset[each].attrs, left_out)) for each in (latitude, longitude))
     return field_of(
         stored,
         array.attrs,
-        latitudes=native(dataset[latitude].values),
-        longitudes=native(dataset[longitude].values),
+        latitudes=_places(dataset[latitude]),
+        longitudes=_places(dataset[longitude]),
         name=name,
         axes=axes,
         scalars=scalars,
@@ -100,16 +101,36 @@ def read_dataset(dataset: Any, variable: str | None, time: Any, level: Any, max_
     )
 
 
-def field_of(stored: np.ndarray, attributes: Mapping[str, Any], **labels: Any) -> ClimateField:
-    """The field of stored numbers and the attributes of their variable."""
-    if str(attributes.get("_Unsigned", "")).lower() == "true" and stored.dtype.kind == "i":
-        stored = stored.view(f"u{stored.dtype.itemsize}")
-    if stored.dtype.name == "float16":
-        stored = stored.astype(np.float32)
+def _places(coordinate: Any) -> np.ndarray:
+    """Latitudes or longitudes, unpacked where they are packed."""
+    if {"scale_factor", "add_offset"} & coordinate.attrs.keys():
+        stored = native(coordinate.values)
+        return restore(stored, _storage(stored.dtype.name, coordinate.attrs))
+    return native(coordinate.values)
+
+
+def _storage(dtype: str, attributes: Mapping[str, Any]) -> Storage:
+    """How numbers of this type are stored, by the attributes of their variable."""
     given = [attribute_of(attributes[key]) if key in attributes else None for key in ("scale_factor", "add_offset", "_FillValue")]
     scale, offset, fill = (None if each is None else np.asarray(each).ravel()[0] for each in given)
     scale, offset = (each if each is None or each.dtype == np.float32 else np.float64(each) for each in (scale, offset))
-    storage = Storage(stored.dtype.name, scale, offset, fill)
+    return Storage(dtype, scale, offset, fill)
+
+
+def field_of(stored: np.ndarray, attributes: Mapping[str, Any], **labels: Any) -> ClimateField:
+    """The field of stored numbers and the attributes of their variable."""
+    attributes = dict(attributes)
+    if stored.dtype.kind not in "iuf":
+        raise ClimateFileError(f"{labels['name']} holds {stored.dtype}, not numbers: name another with --variable")
+    if str(attributes.get("_Unsigned", "")).lower() == "true" and stored.dtype.kind == "i":
+        unsigned = np.dtype(f"u{stored.dtype.itemsize}")
+        for mark in ("_FillValue", "missing_value"):
+            if mark in attributes:
+                attributes[mark] = np.asarray(attributes[mark]).astype(stored.dtype).view(unsigned)
+        stored = stored.view(unsigned)
+    if stored.dtype.name == "float16":
+        stored = stored.astype(np.float32)
+    storage = _storage(stored.dtype.name, attributes)
     kept = _kept(attributes, _STORAGE_KEYS)
     values = restore(stored, storage, kept.get("missing_value"))
     return ClimateField(values, units=str(attributes.get("units", "")), attributes=kept, storage=storage, **labels)

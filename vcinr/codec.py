@@ -91,6 +91,7 @@ class Codec:
     continuous: whether `resample` evaluates a field between the samples.
     needs_model: False where the file alone decodes (COIN).
     searches: whether `choose_point` finds a point by a search of its own, because points are too many to try.
+    patches_alone: whether a patch is coded as it would be in any other signal, so that large signals are encoded slab by slab.
     max_effort: largest ``EncodeRequest.effort``.
     """
 
@@ -123,6 +124,10 @@ class Codec:
     @property
     def meta_types(self) -> Mapping[str, str]:
         return {}
+
+    @property
+    def patches_alone(self) -> bool:
+        return False
 
     @property
     def max_effort(self) -> int:

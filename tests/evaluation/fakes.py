@@ -55,13 +55,13 @@ class DeflatingModel:
         read = [self.read_codes(data) for data in files]
         return [self.denormalise(*self.values_of_codes(point, codes, grids)) for point, codes, grids in read]
 
-    def decode_together(self, data, max_pixels=None, max_work=None):
+    def decode_samples_together(self, data, max_pixels=None, max_work=None):
         files, position = [], 0
         while position < len(data):
             (length,) = struct.unpack_from("<I", data, position)
             files.append(data[position + 4 : position + 4 + length])
             position += 4 + length
-        return self.decode_batch(files)
+        return [(picture, {}) for picture in self.decode_batch(files)]
 
     def payload_bytes(self, data):
         return len(data) - HEADER.size

@@ -57,8 +57,8 @@ def test_each_point_is_encoded_in_a_folder_of_its_own(tmp_path):
 
 def test_a_container_that_decodes_to_something_else_is_refused():
     class Swapping(DeflatingModel):
-        def decode_together(self, data, max_pixels=None, max_work=None):
-            return super().decode_together(data)[::-1]
+        def decode_samples_together(self, data, max_pixels=None, max_work=None):
+            return super().decode_samples_together(data)[::-1]
 
     with pytest.raises(MeasurementError, match="otherwise from the container"):
         measure(Swapping(), pictures(2), "tiny", "test", points=[0])
@@ -67,9 +67,9 @@ def test_a_container_that_decodes_to_something_else_is_refused():
 @pytest.mark.parametrize("share", [0.0, 0.0005, 0.01])
 def test_single_steps_of_rounding_are_counted_and_more_are_refused(share):
     class Rounding(DeflatingModel):
-        def decode_together(self, data, max_pixels=None, max_work=None):
-            decoded = super().decode_together(data)
-            flat = decoded[0].reshape(-1)
+        def decode_samples_together(self, data, max_pixels=None, max_work=None):
+            decoded = super().decode_samples_together(data)
+            flat = decoded[0][0].reshape(-1)
             flat[: int(share * flat.size)] += 1
             return decoded
 

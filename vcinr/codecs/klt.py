@@ -78,6 +78,10 @@ class KLT(Codec):
     streams = ("coefficients",)
     continuous = False
 
+    @property
+    def patches_alone(self) -> bool:
+        return True
+
     def init(self, key: jax.Array) -> Params:
         """No parameters: the only stage makes all of them."""
         del key

@@ -127,6 +127,10 @@ class LatentCodec(Codec):
         return self.compression.streams
 
     @property
+    def patches_alone(self) -> bool:
+        return self.compression.patches_alone
+
+    @property
     def max_effort(self) -> int:
         return self.compression.max_effort
 

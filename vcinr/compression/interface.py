@@ -61,12 +61,14 @@ class Compression:
     masks_padding: whether a patch that extends beyond the signal is fitted only to its samples inside (True), or also to the
         padding, which repeats the signal's edge (False). With False, padded patches resemble their neighbours, so they take
         fewer bits where neighbours predict each other.
+    patches_alone: whether the code of a patch depends on no other patch.
     max_effort: largest effort that `code` accepts.
     decoding_bytes_per_symbol: memory of decoding a large signal, where limits must know of it; else 0.
     """
 
     streams: tuple[str, ...]
     masks_padding: ClassVar[bool] = True
+    patches_alone: ClassVar[bool] = False
     max_effort: ClassVar[int] = 0
     decoding_bytes_per_symbol: ClassVar[int] = 0
 

@@ -21,6 +21,7 @@ class PatchByPatch(Compression):
     """Base of the uniform and the variational compression; see `vcinr.compression.interface.Compression`."""
 
     streams = ("latent",)
+    patches_alone = True
 
     def code(self, params: Params, point: int, rows: Sequence[np.ndarray], grids: Sequence[Grid], effort: int = 0) -> list[Code]:
         """The outputs of `analyse` as integers: they are whole already."""

@@ -13,6 +13,7 @@ from vcinr.bitstream import container
 from vcinr.bitstream.container import BitstreamError
 from vcinr.codec import Code, num_samples
 from vcinr.modalities import Modality
+from vcinr.modalities.modality import Metadata
 from vcinr.signals.patches import from_values
 from vcinr.signals.signal import Grid
 
@@ -59,7 +60,14 @@ def values(model: Model, points: Sequence[int], codes: Sequence[Code], grids: Se
 
 
 def raw_signals(model: Model, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]) -> list[Any]:
-    """Signals as callers hold them; floats, which take several times as much memory, are never held all at once."""
+    """Signals as callers hold them."""
+    return [model.modality.pack(*each) for each in unpacked_signals(model, points, codes, grids)]
+
+
+def unpacked_signals(
+    model: Model, points: Sequence[int], codes: Sequence[Code], grids: Sequence[Grid]
+) -> list[tuple[np.ndarray, Metadata]]:
+    """(samples, metadata) of signals; floats, which take several times as much memory, are never held all at once."""
     samples: list[np.ndarray] = [np.empty(0)] * len(codes)
     for point, chosen in _by_point(points):
         own = [grids[i] for i in chosen]
@@ -69,11 +77,11 @@ def raw_signals(model: Model, points: Sequence[int], codes: Sequence[Code], grid
             if start == 0:
                 samples[i] = np.empty((num_samples(grids[i]), *piece.shape[1:]), piece.dtype)
             samples[i][start : start + len(piece)] = piece
-    raw = []
+    found = []
     for array, code, grid in zip(samples, codes, grids, strict=True):
         patches = array.reshape(grid.num_patches, -1, array.shape[-1])
-        raw.append(model.modality.pack(from_values(patches, grid), code.metadata))
-    return raw
+        found.append((from_values(patches, grid), code.metadata))
+    return found
 
 
 def resampled(

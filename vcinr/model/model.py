@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import operator
 import os
@@ -20,10 +19,9 @@ from vcinr.bitstream.limits import DEFAULT_MAX_WORK, MAX_BYTES, NO_LIMIT, Limits
 from vcinr.codec import Code, Codec, EncodeRequest, grid_of, num_samples
 from vcinr.modalities import MODALITIES
 from vcinr.modalities.modality import Metadata
-from vcinr.model import decoding
+from vcinr.model import decoding, encoding
 from vcinr.model.choosing import choose_point, default_point
 from vcinr.model.folder import cast_params, check_precision, open_params, save
-from vcinr.signals.patches import to_signal
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Progress
 
@@ -151,8 +149,14 @@ class Model:
 
     def decode_together(self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK) -> list[Any]:
         """All signals of a container; limits hold for all of them together."""
+        return [self.modality.pack(*each) for each in self.decode_samples_together(data, max_pixels, max_work)]
+
+    def decode_samples_together(
+        self, data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, max_work: int = DEFAULT_MAX_WORK
+    ) -> list[tuple[np.ndarray, Metadata]]:
+        """(samples, metadata) of all signals of a container, of which `decode_together` makes raw signals."""
         point, codes, grids = self.read_codes(data, max_pixels, max_work)
-        return decoding.raw_signals(self, [point] * len(codes), codes, grids)
+        return decoding.unpacked_signals(self, [point] * len(codes), codes, grids)
 
     def decode_at(
         self,
@@ -217,14 +221,7 @@ class Model:
         point = operator.index(point)
         if not 0 <= point < len(self.points):
             raise ValueError(f"point {point} does not exist: this model has points 0 to {len(self.points) - 1}")
-        unpacked = [self.modality.unpack(signal) for signal in signals]
-        for samples, metadata in unpacked:
-            self.modality.check_metadata(metadata, samples.shape[:-1])
-        cut = [self._cut(*each) for each in unpacked]
-        request = encode_request(effort, workdir, progress)
-        codes = self.codec.encode(self.params, cut, point, request) if cut else []
-        codes = [dataclasses.replace(code, metadata=metadata) for code, (_, metadata) in zip(codes, unpacked, strict=True)]
-        return codes, [signal.grid for signal in cut]
+        return encoding.codes_of(self, signals, point, encode_request(effort, workdir, progress))
 
     def write_codes(self, point: int, codes: Sequence[Code], grids: Sequence[Grid]) -> bytes:
         """The file of one or more signals' symbols."""
@@ -331,12 +328,7 @@ class Model:
 
     def signal(self, raw: Any) -> Signal:
         """A raw signal, normalised and cut into the codec's patches. ValueError as for `encode`."""
-        return self._cut(*self.modality.unpack(raw))
-
-    def _cut(self, samples: np.ndarray, metadata: Metadata) -> Signal:
-        grid, row = grid_of(self.codec, samples.shape[:-1]), self.modality
-        decoding.check_whole(self, grid)
-        return to_signal(row.normalise(samples), grid.patch, row.coordinates, row.weights(samples, metadata))
+        return encoding.signal_of(self, *self.modality.unpack(raw))
 
     def _point(
         self, signals: Sequence[Any], point: int | None, bpp: float | None, psnr_db: float | None, request: EncodeRequest

@@ -12,7 +12,7 @@ from vcinr.codecs import CODECS, Codec, make_codec
 from vcinr.config import build_config, nearest
 
 DATA = {
-    "name": "",  # of a set in `vcinr.datasets.catalogue.DATASETS`
+    "name": "",  # of a set in `vcinr.datasets.table.DATASETS`
     "path": "",  # for the set `folder`
     "background": "",  # for `folder`, as `python -m experiments.prepare folder --background`
     "eight_bit": False,  # for `folder`, likewise

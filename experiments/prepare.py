@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vcinr.datasets.catalogue import DATASETS, DATASETS_DIR_VARIABLE, DatasetMissing, prepare
+from vcinr.datasets.catalogue import DATASETS_DIR_VARIABLE, DatasetMissing, prepare
+from vcinr.datasets.table import DATASETS
 from vcinr.modalities import MODALITIES
 
 

@@ -84,3 +84,18 @@ def test_wrong_shapes_are_refused():
         join(np.zeros((3, 2, 2, 1), np.float32), (3, 4))
     with pytest.raises(ValueError, match="has 4 samples, not 3"):
         from_values(np.zeros((4, 3, 1), np.float32), Grid((4, 4), (2, 2)))
+
+
+def test_weights_are_cut_with_the_samples_and_padding_stays_out():
+    weights = np.arange(30, dtype=np.float32).reshape(5, 6)
+    signal = to_signal(np.zeros((5, 6, 1), np.float32), (4, 4), weights=weights)
+    np.testing.assert_array_equal(signal.weight.reshape(4, 4, 4)[0], weights[:4, :4])
+    assert signal.weight.sum() == weights.sum()
+
+
+def test_a_patch_of_which_nothing_is_known_weighs_as_a_whole_one():
+    weights = np.ones((4, 8), np.float32)
+    weights[:, 4:] = 0
+    weights[0, 0] = 0
+    signal = to_signal(np.zeros((4, 8, 1), np.float32), (4, 4), weights=weights)
+    assert signal.weight[0].sum() == 15 and (signal.weight[1] == 1).all()

@@ -49,7 +49,10 @@ def side(name: str) -> str:
 def signal_files(folder: pathlib.Path, modality: str = "picture") -> list[pathlib.Path]:
     """Signals in a folder and the folders below it, by suffix, sorted; hidden files and folders are left out."""
     suffixes = MODALITIES[modality].read_suffixes
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in suffixes]
+    # A signal may be a folder of files, such as those of Zarr, none of which is a signal of its own.
+    folders = {path for path in found if path.is_dir()}
+    files = (path for path in found if not folders.intersection(path.parents))
     return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 

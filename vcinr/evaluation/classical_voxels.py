@@ -41,12 +41,14 @@ def measure_packed_voxels(
 
 
 def measure_packed_integers(
-    volumes: Sequence[np.ndarray], dataset: str, split: str, progress: Progress | None = None
+    volumes: Sequence[Any], dataset: str, split: str, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """One row each for gzip and LZMA over a volume's whole numbers as they are stored, x fastest; see `measure_lossless`.
 
-    volumes: integers of at most 16 bits, [z, y, x, 1] each; ValueError for others. The peak of PSNR is each volume's own range.
+    volumes: integers of at most 16 bits, [z, y, x, 1] each, or what has such ``voxels``; ValueError for others. The peak of PSNR
+        is each volume's own range.
     """
+    volumes = [getattr(volume, "voxels", volume) for volume in volumes]
     for volume in volumes:
         if volume.dtype.kind not in "iu" or volume.dtype.itemsize > 2:
             raise ValueError(f"volumes are whole numbers of 8 or 16 bits, not {volume.dtype}")

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from vcinr.evaluation.metrics import mean_squared_error, psnr_db
 from vcinr.signals.grids import pixel_grid
 
 DEFAULT_MAX_SAMPLES = 2**26
-Source = str | os.PathLike | BinaryIO
+Source = str | os.PathLike | io.BufferedIOBase
 Metadata = Mapping[str, int | float | bytes]
 """What a signal has besides its samples, by the names of `Modality.meta_types`."""
 

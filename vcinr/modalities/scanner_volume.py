@@ -150,6 +150,7 @@ class ScannerVolume(Modality):
     read_suffixes: tuple[str, ...] = (".nii", ".nii.gz", ".gz", ".npz")
     write_suffixes: tuple[str, ...] = (".nii.gz", ".nii", ".gz", ".npz")
     read_options: tuple[ReadOption, ...] = READ_OPTIONS
+    references: tuple[str, ...] = ("vcinr.evaluation.classical_voxels:measure_packed_integers",)
 
     def unpack(self, raw: Any) -> tuple[np.ndarray, dict[str, int | float | bytes]]:
         """(samples float32 [z, y, x, 1] in [0, 1], metadata). ValueError that names the mend for what is no volume."""

@@ -52,6 +52,10 @@ class Sound(Modality):
     read_suffixes: tuple[str, ...] = READ_SUFFIXES
     write_suffixes: tuple[str, ...] = LOSSLESS_SUFFIXES
     read_options: tuple[ReadOption, ...] = (SECONDS, SIXTEEN_BIT, MONO)
+    references: tuple[str, ...] = (
+        "vcinr.evaluation.classical_sound:measure_mp3",
+        "vcinr.evaluation.classical_sound:measure_opus",
+    )
 
     def check(self, samples: Any) -> None:
         """ValueError that names the mend where this is no int16 [samples, channels]."""

@@ -49,6 +49,7 @@ class Voxels(Modality):
     read_suffixes: tuple[str, ...] = READ_SUFFIXES
     write_suffixes: tuple[str, ...] = WRITE_SUFFIXES
     read_options: tuple[ReadOption, ...] = READ_OPTIONS
+    references: tuple[str, ...] = ("vcinr.evaluation.classical_voxels:measure_packed_voxels",)
 
     def check(self, samples: Any) -> None:
         """ValueError that names the mend where this is no uint8 [z, y, x, 1] of 0 and 1."""

@@ -68,7 +68,7 @@ def to_signal(
 
     values: [*shape, c], in the modality's normalised units. patch: samples along each axis of a patch.
     coordinates: those of a patch of this shape, [n, d] (a modality's ``coordinates``); half-pixel centres by default.
-    weights: share of each sample in errors, 0 where it is missing; None: all alike.
+    weights: share of each sample in errors, 0 where it is missing; None: all alike. A patch of zeros counts as one of ones.
     Returns coords [n, d] of one patch, values [p, n, c], weight [p, n] (None where all samples count alike) and the grid.
     """
     grid = Grid(values.shape[:-1], tuple(patch))
@@ -77,7 +77,10 @@ def to_signal(
     weight = patch_mask(grid.shape, grid.patch) if overhangs else None
     if weights is not None:
         own = split(weights[..., None], grid.patch)[..., 0]
-        weight = own if weight is None else own * weight
+        own = own if weight is None else own * weight
+        # A patch of which nothing is known is fitted to what stands in its place.
+        unknown = ~own.any(axis=tuple(range(1, own.ndim)), keepdims=True)
+        weight = np.where(unknown, np.float32(1), own)
     return Signal(
         coords=coordinates(grid.patch),
         values=split(values, grid.patch).reshape(grid.num_patches, samples, values.shape[-1]),

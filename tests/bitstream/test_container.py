@@ -162,6 +162,9 @@ def test_malformed_headers_are_one_clear_error(data, match):
         ("02 20 20 0000c07f", {"b": "float32"}, "meta b in the header is not finite"),
         ("02 20 20 000080ff", {"b": "float32"}, "meta b in the header is not finite"),
         ("0a 808004 01 01", {"a": "int"}, "before the meta of its 65536 signals"),
+        ("02 20 20 05 01020304", {"b": "bytes"}, "ends inside its header"),
+        ("02 20 20 81808001", {"b": "bytes"}, "length of meta b is larger than 1048576"),
+        ("02 20 20 8000", {"b": "bytes"}, "length of meta b is padded"),
     ],
 )
 def test_malformed_meta_is_one_clear_error(rest, types, match):
@@ -225,6 +228,8 @@ def test_every_bit_of_head_symbols_and_checksum_is_vouched_for():
         ([(1, 2)], [{"a": True}], {"a": "int"}, "fits int32"),
         ([(1, 2)], [{"a": float("nan")}], {"a": "float32"}, "finite"),
         ([(1, 2)], [{"a": 1e39}], {"a": "float32"}, "finite"),
+        ([(1, 2)], [{"a": "text"}], {"a": "bytes"}, "at most 1048576 bytes, got str"),
+        ([(1, 2)], [{"a": bytes(2**20 + 1)}], {"a": "bytes"}, "at most 1048576 bytes, got 1048577"),
     ],
 )
 def test_what_the_format_cannot_hold_is_refused_when_writing(shapes, metas, types, match):
@@ -240,3 +245,11 @@ def test_a_fingerprint_has_four_bytes():
 def test_floats_are_stored_as_the_nearest_float32():
     head = head_bytes(FINGERPRINT, [(1, 1)], [{"offset": 0, "scale": 0.1}], TYPES)
     assert read(write(head, b"", 0), TYPES).metas[0]["scale"] == float(np.float32(0.1))
+
+
+def test_bytes_are_their_length_and_they():
+    types = {"a": "bytes", "b": "int", "c": "bytes"}
+    metas = [{"a": b"", "b": 5, "c": b"xyz"}, {"a": bytes(300), "b": -5, "c": b""}]
+    head = head_bytes(FINGERPRINT, [(4,)] * 2, metas, types)
+    assert head.endswith(bytes.fromhex("00 0a 03 78797a ac02") + bytes(300) + bytes.fromhex("09 00"))
+    assert list(read(write(head, b"", 0), types).metas) == metas

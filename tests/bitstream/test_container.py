@@ -228,7 +228,7 @@ def test_every_bit_of_head_symbols_and_checksum_is_vouched_for():
         ([(1, 2)], [{"a": True}], {"a": "int"}, "fits int32"),
         ([(1, 2)], [{"a": float("nan")}], {"a": "float32"}, "finite"),
         ([(1, 2)], [{"a": 1e39}], {"a": "float32"}, "finite"),
-        ([(1, 2)], [{"a": "text"}], {"a": "bytes"}, "at most 1048576 bytes, got str"),
+        ([(1, 2)], [{"a": 3}], {"a": "bytes"}, "at most 1048576 bytes, got int"),
         ([(1, 2)], [{"a": bytes(2**20 + 1)}], {"a": "bytes"}, "at most 1048576 bytes, got 1048577"),
     ],
 )

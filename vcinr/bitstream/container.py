@@ -250,7 +250,7 @@ def _read_float(reader: _Reader, name: str) -> float:
     return value
 
 
-def _write_bytes(name: str, value: bytes) -> bytes:
+def _write_bytes(name: str, value: int | float | bytes) -> bytes:
     if not isinstance(value, bytes) or len(value) > MAX_BYTES_META:
         found = f"{len(value)} of them" if isinstance(value, bytes) else type(value).__name__
         raise ValueError(f"meta {name} must be at most {MAX_BYTES_META} bytes, got {found}")

@@ -107,7 +107,7 @@ def test_chunks_shrink_as_layers_widen(monkeypatch):
     """Memory is that of a layer's outputs, so the product of width and chunk is what is bounded."""
     wide = dataclasses.replace(PLAIN, width=1000)
     seen = []
-    monkeypatch.setattr(evaluation, "program", lambda field: lambda network, coords: seen.append(len(coords)) or coords)
+    monkeypatch.setattr(evaluation, "program", lambda field, observe: lambda network, coords: seen.append(len(coords)) or coords)
     for field in (wide, dataclasses.replace(PLAIN, width=4, encoding="gaussian", num_frequencies=256), PLAIN):
         pieces([field], [weights_of(field)], [(300, 300)])
         assert set(seen[:-1]) == {max(seen)}

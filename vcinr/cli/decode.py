@@ -85,6 +85,13 @@ def _check_suffix(target: str) -> None:
 
 def _decode_group(model: vcinr.Model, group: list, options: argparse.Namespace) -> None:
     max_pixels, max_work = options.max_pixels, options.max_work
+    if options.poses is not None:
+        coords, raw_of = model.modality.read_coordinates(options.poses, max_samples=max_pixels)
+        for source, target, data in group:
+            with about(source):
+                raw = raw_of(model.decode_coordinates(data, coords, max_pixels, max_work))
+            _write(model.modality, target, raw)
+        return
     grid = {"scale": options.scale, "shape": options.shape, "rate": options.rate}
     if any(value is not None for value in grid.values()):
         if not model.codec.continuous:

@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--scale", type=_positive(float), help="new samples per sample along each axis, between them too")
     grid.add_argument("--shape", type=_shape, metavar="N×M", help="the new grid, e.g. 512x768")
     grid.add_argument("--rate", type=_positive(float), help="the new sample or frame rate")
+    grid.add_argument("--poses", metavar="JSON", help="views of a scene from the cameras in this file, see docs/modalities.md")
     work = limits.DEFAULT_MAX_WORK
     command.add_argument(
         "--max-work", type=_positive(int), default=work, help="refuse files that take more multiplications (%(default)s)"

@@ -106,16 +106,23 @@ def _verify(model: vcinr.Model, group: list, codes: list, max_pixels: int) -> li
     """Reads the files back from disk; their PSNR. ValueError where one holds other symbols than were coded."""
     import numpy as np
 
-    written = []
+    from vcinr.evaluation.metrics import psnr_db
+    from vcinr.model.decoding import unpacked_signals
+
+    points, grids = [], []
     for (_, target, _), code in zip(group, codes, strict=True):
         with about(target):
-            written.append(read_coded(target))
-            _, (read,), _ = model.read_codes(written[-1], max_pixels, NO_LIMIT)
+            point, (read,), (grid,) = model.read_codes(read_coded(target), max_pixels, NO_LIMIT)
             if not all(np.array_equal(read.streams[name], code.streams[name]) for name in model.codec.streams):
                 raise ValueError("it reads back as other symbols than were coded")
-    decoded = model.decode_batch(written, max_pixels, NO_LIMIT)
-    qualities = [model.modality.metrics(raw, other)["psnr_db"] for (_, _, raw), other in zip(group, decoded, strict=True)]
-    return [f", symbols equal, {quality:.2f} dB" for quality in qualities]
+        points.append(point)
+        grids.append(grid)
+    qualities = []
+    for (_, _, raw), (decoded, _) in zip(group, unpacked_signals(model, points, codes, grids), strict=True):
+        samples, metadata = model.modality.unpack(raw)
+        error = model.modality.squared_error(samples, decoded, model.modality.weights(samples, metadata))
+        qualities.append(f", symbols equal, {psnr_db(error):.2f} dB")
+    return qualities
 
 
 def _load(name: str | None, modality: Modality) -> vcinr.Model:

@@ -164,7 +164,9 @@ def further_measures(
         for signal, size in zip(signals, file_bytes, strict=True)
     ]
     found = [{**quality, **rate} for quality, rate in zip(qualities, rates, strict=True)]
-    means = {name: float(np.mean([each[name] for each in found])) for name in found[0] if name != "psnr_db"}
+    # A measure that some signals have not, such as small pictures, is one of none.
+    names = [name for name in found[0] if name != "psnr_db" and all(name in each for each in found)]
+    means = {name: float(np.mean([each[name] for each in found])) for name in names}
     return {name: mean if np.isfinite(mean) else None for name, mean in means.items()}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vcinr.evaluation.ms_ssim import SMALLEST_SIDE, ms_ssim
 from vcinr.modalities.modality import DEFAULT_MAX_SAMPLES, Modality, ReadOption, Source
 
 # Pillow is imported where it is needed: the command line names suffixes and options without it.
@@ -63,6 +64,13 @@ class Picture(Modality):
         else:
             mend = "scale it to 0..255 and convert with .astype(np.uint8)"
         raise ValueError(f"a picture is uint8 [height, width, 3], not {samples.dtype} {list(samples.shape)}: {mend}")
+
+    def metrics(self, original: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
+        """``psnr_db``; ``ms_ssim`` where all sides have 176 pixels and more: see `vcinr.evaluation.ms_ssim.ms_ssim`."""
+        quality = super().metrics(original, decoded)
+        if min(original.shape[:2]) >= SMALLEST_SIDE:
+            quality["ms_ssim"] = ms_ssim(original, decoded, self.peak)
+        return quality
 
     def read(
         self,
@@ -137,6 +145,13 @@ class DeepPicture(Modality):
         else:
             mend = f"scale it to 0..{self.peak}, then np.round(picture).astype(np.{self.sample_type})"
         raise ValueError(f"{wanted}, not {samples.dtype} {list(samples.shape)}: {mend}")
+
+    def metrics(self, original: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
+        """``psnr_db``; ``ms_ssim`` where all sides have 176 pixels and more: see `vcinr.evaluation.ms_ssim.ms_ssim`."""
+        quality = super().metrics(original, decoded)
+        if min(original.shape[:2]) >= SMALLEST_SIDE:
+            quality["ms_ssim"] = ms_ssim(original, decoded, self.peak)
+        return quality
 
     def read(self, source: str | os.PathLike | io.BufferedIOBase, *, max_samples: int = DEFAULT_MAX_SAMPLES) -> np.ndarray:
         """The picture in a file: see `vcinr.modalities.deep_picture_files.read_deep_image`."""

@@ -37,6 +37,7 @@ COLUMNS = (
     ("PSNR dB", ("psnr_db",), ".2f"),
     ("of mean MSE", ("psnr_of_mean_mse_db",), ".2f"),
     ("float", ("psnr_float_db",), ".2f"),
+    ("MS-SSIM", ("ms_ssim",), ".4f"),
     ("kbps", ("kbps",), ".2f"),
     ("SNR dB", ("snr_db",), ".2f"),
     ("per frame dB", ("psnr_per_frame_db",), ".2f"),

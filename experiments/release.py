@@ -34,6 +34,9 @@ INFO_KEYS = ("command", "config", "config_name", "duration_s", "starts")
 MODELS = {
     "tiny": "For small pictures, 32×32 and the like. Larger ones are cut into patches.",
     "photo": "For photographs of any size, which are cut into patches; what `vcinr encode` takes where no other model is named.",
+    "speech": "For mono speech at 16 kHz and sound like it; what `vcinr encode` takes for sound where no other model is named.",
+    "temperature": "For smooth fields on a region's grid of latitudes and longitudes, in tiles; what `vcinr encode` takes for "
+    "regions where no other model is named. It has seen temperature alone.",
     "gates_tiny": "To take apart: VC-INR in its published form, shortly trained, on 32×32 pictures. `tiny` compresses better.",
     "gates_photo": "To take apart: VC-INR in its published form, shortly trained, on photographs. `photo` compresses better.",
     "analysis_tiny": "To take apart: the field of `gates_tiny` behind an affine analysis, with Gauss–Newton steps in encoding.",
@@ -51,6 +54,16 @@ DATA = {
         "2017; for academic research) and 70 of Urban100 (Huang et al. 2015), 256×256 each, 14 of the McMaster set (Zhang et al. "
         "2011), 500×500, and one each of imageio and of an AVIF sample collection. A hash of the file name puts about a tenth "
         "aside for validation. Some are for research or non-commercial use only. No picture of Kodak's set is among them."
+    ),
+    "speech": (
+        "103 recordings of LibriSpeech (Panayotov et al. 2015; CC BY 4.0), train-clean-100, one utterance of each speaker, "
+        "`speech/` in `$VCINR_DATA`, through resemble-ai/Resemblyzer; 17 others "
+        "for validation. The test recordings are of other speakers."
+    ),
+    "era5_region": (
+        "340 fields of ERA5 temperature at 2 m over Italy, three-hourly, from the Copernicus Climate Change Service (Hersbach et "
+        "al. 2020; contains modified Copernicus information, free to use with this notice), "
+        "`climate/era5_t2m_region_43x48.npz` in `$VCINR_DATA`; 40 later ones for validation, a day apart. The test fields are later still."
     ),
     "demo": "Colour photographs in scikit-image's wheel (see its licence files): `python -m experiments.prepare demo`.",
 }
@@ -71,6 +84,7 @@ COLUMNS = (
     ("`bpp_file`", "bpp_file", ".3f"),
     ("`bpp_container`", "bpp_container", ".3f"),
     ("`bpp_payload`", "bpp_payload", ".3f"),
+    ("kbps", "kbps", ".2f"),
     ("PSNR dB", "psnr_db", ".2f"),
 )
 
@@ -158,14 +172,15 @@ def card(model: Model, name: str, records: Sequence[Mapping[str, Any]]) -> str:
     count = len(info["starts"])
     duration = f"{info['duration_s']:,.0f} s" + (f" (the last of {count} starts)" if count > 1 else "")
     device = f"{environment['device_kind']} × {environment['device_count']}, {environment['cpu_count']} CPU cores"
+    suffix, kind = model.modality.write_suffixes[0], model.modality.name.replace("_", " ")
     patch = "×".join(map(str, model.codec.patch)) or "none, signals whole"
     about_codec = f": {CODECS[model.codec.name]}" if model.codec.name in CODECS else ""
     return f"""# {name}
 
 {MODELS[name]}
 
-    vcinr encode in.png out.vcinr --model {name} --point {len(model.points) // 2}
-    vcinr decode out.vcinr back.png
+    vcinr encode in{suffix} out.vcinr --model {name} --point {len(model.points) // 2}
+    vcinr decode out.vcinr back{suffix}
 
 Written by `python -m experiments.release`; do not edit.
 
@@ -181,7 +196,7 @@ Written by `python -m experiments.release`; do not edit.
 
 {DATA[data]}
 
-No picture of the data is in this model: it holds what was learned from all of them together, weights and coding tables.
+No {kind} of the data is in this model: it holds what was learned from all of them together, weights and coding tables.
 
 ## Training
 

@@ -10,6 +10,10 @@ from experiments.release import CARD, MAX_BYTES, MAX_TOTAL_BYTES, MODELS, folder
 from tests.conftest import smooth_picture
 from tests.tiny import psnr
 from vcinr.bitstream.fingerprint import fingerprint
+from vcinr.cli.main import main
+from vcinr.modalities import MODALITIES
+from vcinr.modalities.climate import ClimateField
+from vcinr.modalities.sound import Recording
 from vcinr.model.finding import find_by_fingerprint
 from vcinr.model.places import BUNDLED, model_folders
 
@@ -42,6 +46,8 @@ def test_a_bundled_model_codes_a_picture(folder):
     Models that are there to be taken apart need only see more than the mean colour.
     """
     model, picture = vcinr.load(folder.name), smooth_picture(33, 40)
+    if model.modality.name != "picture":
+        pytest.skip("its signals are no pictures")
     coarse, fine = (model.encode(picture, point) for point in (0, len(model.points) - 1))
     decoder = find_by_fingerprint(bytes.fromhex(model.points[-1]["fingerprint"]))
     decoded = decoder.decode(fine)
@@ -50,3 +56,41 @@ def test_a_bundled_model_codes_a_picture(folder):
     enough = 24 if folder.name in ("photo", "tiny") else psnr(mean, picture)
     assert enough < psnr(model.decode(coarse), picture) <= psnr(decoded, picture)
     assert len(coarse) <= len(fine) < picture.nbytes / 2
+
+
+def recording():
+    time = np.arange(4000) / 16000
+    waves = sum(np.sin(2 * np.pi * hertz * time + hertz) for hertz in (180, 360, 900)) * np.sin(2 * np.pi * 4 * time) ** 2
+    return Recording(np.round(4000 * waves).astype(np.int16)[:, None], 16000)
+
+
+def region():
+    latitudes, longitudes = np.linspace(47, 40, 20), np.linspace(6, 14, 25)
+    values = 285 + 8 * np.sin(latitudes / 3)[:, None] + 3 * np.cos(longitudes)
+    return ClimateField(values.astype(np.float32), latitudes, longitudes, name="t2m", units="K")
+
+
+@pytest.mark.parametrize(("name", "signal"), [("speech", recording()), ("temperature", region())])
+def test_a_bundled_model_of_another_kind_codes_a_signal_of_it(name, signal):
+    model = vcinr.load(name)
+    files = [model.encode(signal, point) for point in range(len(model.points))]
+    quality = [model.modality.metrics(signal, model.decode(data))["psnr_db"] for data in files]
+    assert list(map(len, files)) == sorted(map(len, files))
+    assert quality[-1] > quality[0] + 8 and quality[-1] > 45
+    assert find_by_fingerprint(bytes.fromhex(model.points[0]["fingerprint"])).modality is model.modality
+    assert len(files[-1]) < 0.6 * model.modality.unpack(signal)[0].size * 2
+
+
+def test_sound_is_coded_by_the_model_for_it_where_none_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sound = recording()
+    MODALITIES["sound"].write("talk.flac", sound)
+    assert main(["encode", "talk.flac", "talk.vcinr", "--verify"]) == 0
+    assert main(["info", "talk.vcinr"]) == 0
+    assert "holds          sound (model speech)" in capsys.readouterr().out
+    assert main(["decode", "talk.vcinr", "back.wav"]) == 0
+    back = MODALITIES["sound"].read("back.wav")
+    assert back.rate == 16000 and back.samples.shape == sound.samples.shape
+    assert main(["encode", "talk.flac", "other.vcinr", "--modality", "picture"]) == 1
+    assert main(["encode", "talk.flac", "other.vcinr", "--model", "speech", "--modality", "picture"]) == 1
+    assert "speech is a model of a sound, not of a picture" in capsys.readouterr().err

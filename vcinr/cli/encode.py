@@ -18,7 +18,7 @@ from vcinr.cli.starting import start_jax
 from vcinr.modalities import MODALITIES, Modality
 
 SUFFIX = ".vcinr"
-DEFAULT_MODELS = {"picture": "photo"}
+DEFAULT_MODELS = {"picture": "photo", "sound": "speech", "climate_region": "temperature"}
 """Modality → the bundled model that encodes its signals where none is named."""
 
 

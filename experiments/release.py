@@ -63,7 +63,8 @@ DATA = {
     "era5_region": (
         "340 fields of ERA5 temperature at 2 m over Italy, three-hourly, from the Copernicus Climate Change Service (Hersbach et "
         "al. 2020; contains modified Copernicus information, free to use with this notice), "
-        "`climate/era5_t2m_region_43x48.npz` in `$VCINR_DATA`; 40 later ones for validation, a day apart. The test fields are later still."
+        "`climate/era5_t2m_region_43x48.npz` in `$VCINR_DATA`; 40 later ones for "
+        "validation, a day apart. The test fields are later still."
     ),
     "demo": "Colour photographs in scikit-image's wheel (see its licence files): `python -m experiments.prepare demo`.",
 }

@@ -22,7 +22,18 @@ from vcinr.signals.patches import from_values, to_signal
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-FILM, FILM_MODEL, FILM_CONFIG, SOUND, SOUND_FILES, SOUND_KLT, SOUND_CLI, SOUND_VC_INR, SHIFTED, SHIFTED_MODEL = range(10)
+(
+    FILM,
+    FILM_MODEL,
+    FILM_CONFIG,
+    VIBRATION,
+    VIBRATION_FILES,
+    VIBRATION_KLT,
+    VIBRATION_CLI,
+    VIBRATION_VC_INR,
+    SHIFTED,
+    SHIFTED_MODEL,
+) = range(10)
 
 
 @pytest.fixture
@@ -98,9 +109,9 @@ def test_an_experiments_config_brings_film_along(run, tmp_path, monkeypatch):
     assert type(make_field(codec_of(config).config.field)).__name__ == "FilmField"
 
 
-def test_every_16_bit_sound_comes_back_from_the_modality(run):
-    run(SOUND, SOUND_FILES)
-    row = MODALITIES["sound"]
+def test_every_16_bit_vibration_comes_back_from_the_modality(run):
+    run(VIBRATION, VIBRATION_FILES)
+    row = MODALITIES["vibration"]
     raw = np.arange(-(2**15), 2**15, dtype=np.int16)[:, None]
     values = row.normalise(raw)
     assert (values.dtype, values.min(), values.max()) == (np.float32, 0, 1)
@@ -114,38 +125,38 @@ def test_every_16_bit_sound_comes_back_from_the_modality(run):
 @pytest.mark.parametrize(
     "wrong", [np.zeros((8, 1)), np.zeros((8, 2), np.int16), np.zeros(8, np.int16), np.zeros((0, 1), np.int16), [[0]]]
 )
-def test_what_is_no_sound_is_refused(run, wrong):
-    page = run(SOUND, SOUND_FILES)
-    sound = MODALITIES["sound"]
-    for refuse in (sound.normalise, lambda samples: sound.unpack(page["Recording"](samples, 8000))):
-        with pytest.raises(ValueError, match=r"a sound is a NumPy array of int16 \[samples, 1\], not"):
+def test_what_is_no_vibration_is_refused(run, wrong):
+    page = run(VIBRATION, VIBRATION_FILES)
+    vibration = MODALITIES["vibration"]
+    for refuse in (vibration.normalise, lambda samples: vibration.unpack(page["Recording"](samples, 8000))):
+        with pytest.raises(ValueError, match=r"a vibration is a NumPy array of int16 \[samples, 1\], not"):
             refuse(wrong)
     with pytest.raises(ValueError, match="diverged"):
-        sound.denormalise(np.array([[np.nan]]))
+        vibration.denormalise(np.array([[np.nan]]))
 
 
-def test_what_is_no_sound_file_is_refused_by_name(run, tmp_path):
-    page = run(SOUND, SOUND_FILES)
-    sound, quiet = MODALITIES["sound"], page["Recording"](np.zeros((300, 1), np.int16), 8000)
-    sound.write("a.wav", quiet)
-    assert sound.read("a.wav", max_samples=300).rate == 8000
-    for text, message in ((b"no sound", "not a .wav file"), (b"", "not a .wav file")):
+def test_what_is_no_vibration_file_is_refused_by_name(run, tmp_path):
+    page = run(VIBRATION, VIBRATION_FILES)
+    vibration, quiet = MODALITIES["vibration"], page["Recording"](np.zeros((300, 1), np.int16), 8000)
+    vibration.write("a.wav", quiet)
+    assert vibration.read("a.wav", max_samples=300).rate == 8000
+    for text, message in ((b"no vibration", "not a .wav file"), (b"", "not a .wav file")):
         (tmp_path / "b.wav").write_bytes(text)
         with pytest.raises(ValueError, match=f"b.wav: {message}"):
-            sound.read("b.wav")
+            vibration.read("b.wav")
     with pytest.raises(ValueError, match="a.wav: .* longer than 299 samples"):
-        sound.read("a.wav", max_samples=299)
-    with pytest.raises(ValueError, match="a.mp3: sounds are written as one of .wav"):
-        sound.write("a.mp3", quiet)
-    assert sound.from_bytes(sound.to_bytes(quiet)).rate == 8000
+        vibration.read("a.wav", max_samples=299)
+    with pytest.raises(ValueError, match="a.mp3: vibrations are written as one of .wav"):
+        vibration.write("a.mp3", quiet)
+    assert vibration.from_bytes(vibration.to_bytes(quiet)).rate == 8000
 
 
-def test_sounds_pass_the_linear_floor(run):
-    page = run(SOUND, SOUND_FILES, SOUND_KLT)
-    check_sound(page, gain_db=20)
+def test_vibrations_pass_the_linear_floor(run):
+    page = run(VIBRATION, VIBRATION_FILES, VIBRATION_KLT)
+    check_vibration(page, gain_db=20)
     # 2 magic, 1 version, 4 fingerprint, 1 flags, 2 shape; then the rate, 8000, as the varint of its zigzag code, 16000.
     assert page["file"][10:12] == bytes([0x80, 0x7D])
-    slow = page["Recording"](page["sound"].samples, 500)
+    slow = page["Recording"](page["vibration"].samples, 500)
     model = page["model"]
     assert model.decode(model.encode(slow)).rate == 500
     both = model.decode_together(model.join([page["file"], model.encode(slow)]))
@@ -154,94 +165,94 @@ def test_sounds_pass_the_linear_floor(run):
         model.encode(slow._replace(rate=0))
 
 
-def test_files_of_impossible_sounds_are_refused(run, monkeypatch):
-    page = run(SOUND, SOUND_FILES, SOUND_KLT)
+def test_files_of_impossible_vibrations_are_refused(run, monkeypatch):
+    page = run(VIBRATION, VIBRATION_FILES, VIBRATION_KLT)
     with monkeypatch.context() as patch:
-        patch.setattr(page["Sound"], "check_metadata", lambda self, metadata, shape: None)
-        data = page["model"].encode(page["sound"]._replace(rate=0))
-    with pytest.raises(vcinr.BitstreamError, match="metadata are those of no sound: a sample rate lies in 1 to"):
+        patch.setattr(page["Vibration"], "check_metadata", lambda self, metadata, shape: None)
+        data = page["model"].encode(page["vibration"]._replace(rate=0))
+    with pytest.raises(vcinr.BitstreamError, match="metadata are those of no vibration: a sample rate lies in 1 to"):
         page["model"].decode(data)
 
 
-def test_a_folder_of_sounds_is_a_data_set(run, tmp_path, datasets_dir):
-    page = run(SOUND, SOUND_FILES)
-    sound, rng = MODALITIES["sound"], np.random.default_rng(0)
-    (tmp_path / "sounds").mkdir()
+def test_a_folder_of_vibrations_is_a_data_set(run, tmp_path, datasets_dir):
+    page = run(VIBRATION, VIBRATION_FILES)
+    vibration, rng = MODALITIES["vibration"], np.random.default_rng(0)
+    (tmp_path / "vibrations").mkdir()
     for rate in (4000, 8000, 16000):
         samples = rng.integers(-(2**15), 2**15, (rate // 100, 1), dtype=np.int16)
-        sound.write(f"sounds/{rate}.wav", page["Recording"](samples, rate))
-    (tmp_path / "sounds" / "cover.png").touch()
-    options = {"path": "sounds", "modality": "sound"}
-    with pytest.raises(DatasetMissing, match="--path sounds --modality sound"):
+        vibration.write(f"vibrations/{rate}.wav", page["Recording"](samples, rate))
+    (tmp_path / "vibrations" / "cover.png").touch()
+    options = {"path": "vibrations", "modality": "vibration"}
+    with pytest.raises(DatasetMissing, match="--path vibrations --modality vibration"):
         load_split("folder", "all", **options)
     assert prepare("folder", **options).counts["all"] == 3
     found = load_split("folder", "all", **options)
     assert sorted(each.rate for each in found) == [4000, 8000, 16000]
     for each in found:
-        np.testing.assert_array_equal(each.samples, sound.read(f"sounds/{each.rate}.wav").samples)
-    assert PatchSource(Samples(found, sound), (16,), sound.mirrored_axes).batch(rng, 3)["values"].shape == (3, 16, 1)
+        np.testing.assert_array_equal(each.samples, vibration.read(f"vibrations/{each.rate}.wav").samples)
+    assert PatchSource(Samples(found, vibration), (16,), vibration.mirrored_axes).batch(rng, 3)["values"].shape == (3, 16, 1)
     with pytest.raises(ValueError, match="unknown option of 'folder': 'eight_bit'"):
         load_split("folder", "all", **options, eight_bit=True)
-    with pytest.raises(ValueError, match="unknown modality 'sounds'.*sound"):
-        load_split("folder", "all", path="sounds", modality="sounds")
+    with pytest.raises(ValueError, match="unknown modality 'vibrations'.*vibration"):
+        load_split("folder", "all", path="vibrations", modality="vibrations")
 
 
-def test_sounds_are_measured_in_their_own_units(run):
-    page = run(SOUND, SOUND_FILES, SOUND_KLT)
-    model, sound = page["model"], page["sound"]
-    (row,) = measure(model, [sound], "chords", "test", points=[1])
+def test_vibrations_are_measured_in_their_own_units(run):
+    page = run(VIBRATION, VIBRATION_FILES, VIBRATION_KLT)
+    model, vibration = page["model"], page["vibration"]
+    (row,) = measure(model, [vibration], "chords", "test", points=[1])
     assert row["bpp_file"] == 8 * len(page["file"]) / 5000
-    assert row["psnr_db"] == pytest.approx(psnr_db(sound.samples, page["decoded"].samples, 65535))
+    assert row["psnr_db"] == pytest.approx(psnr_db(vibration.samples, page["decoded"].samples, 65535))
     assert abs(row["psnr_float_db"] - row["psnr_db"]) < 0.01
     assert row["container_differences"] == 0
 
 
-def test_sounds_go_through_the_command_line_with_their_rate(run, tmp_path, monkeypatch, capsys):
+def test_vibrations_go_through_the_command_line_with_their_rate(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VCINR_CACHE", "")
     monkeypatch.setattr("vcinr.model.places.BUNDLED", tmp_path / "bundled")
-    page = run(SOUND, SOUND_FILES, SOUND_KLT, SOUND_CLI)
+    page = run(VIBRATION, VIBRATION_FILES, VIBRATION_KLT, VIBRATION_CLI)
     assert "vcinr:" not in capsys.readouterr().err
     assert (tmp_path / "chord.vcinr").read_bytes() == page["file"]
     with wave.open("out.wav") as file:
         assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (8000, 1, 5000)
         np.testing.assert_array_equal(np.frombuffer(file.readframes(5000), "<i2"), page["decoded"].samples[:, 0])
-    model = ["--model", "runs/sound_klt/model"]
+    model = ["--model", "runs/vibration_klt/model"]
     assert page["main"](["decode", "chord.vcinr", "--out", "back", *model]) == 0
     assert (tmp_path / "back" / "chord.wav").read_bytes() == (tmp_path / "out.wav").read_bytes()
     assert page["main"](["encode", "in.wav", "again.vcinr", "--verify", *model]) == 0
     assert re.search(r"symbols equal, \d\d\.\d\d dB", capsys.readouterr().out)
     for words, complaint in [
-        (["decode", "chord.vcinr", "out.png", *model], "out.png: sounds are written as one of .wav"),
-        (["encode", "in.wav", "a.vcinr", "--eight-bit", *model], "--eight-bit says nothing of a sound"),
+        (["decode", "chord.vcinr", "out.png", *model], "out.png: vibrations are written as one of .wav"),
+        (["encode", "in.wav", "a.vcinr", "--eight-bit", *model], "--eight-bit says nothing of a vibration"),
         (["encode", "chord.vcinr", "a.vcinr", *model], "chord.vcinr: not a .wav file"),
     ]:
         assert page["main"](words) == 1
         assert capsys.readouterr().err.startswith(f"vcinr: {complaint}")
     # What needs no model is fitted to the kind of signal that the file's suffix names.
-    short = page["Recording"](page["sound"].samples[:64], 8000)
-    MODALITIES["sound"].write("short.wav", short)
+    short = page["Recording"](page["vibration"].samples[:64], 8000)
+    MODALITIES["vibration"].write("short.wav", short)
     assert page["main"](["encode", "short.wav", "short.vcinr", "--model", "coin", "--bpp", "80"]) == 0
     # The modality's number, then the codec's: depth, width and ω₀ of a network.
     head = (tmp_path / "short.vcinr").read_bytes()[9:]
     assert head[:2] == bytes([0x80, 0x7D])
     assert all(byte % 2 == 0 for byte in head[2:5]) and head[4] == 2 * 30
     assert page["main"](["decode", "short.vcinr", "short_out.wav"]) == 0
-    assert MODALITIES["sound"].read("short_out.wav").samples.shape == (64, 1)
+    assert MODALITIES["vibration"].read("short_out.wav").samples.shape == (64, 1)
 
 
 @pytest.mark.slow
-def test_sounds_pass_a_vc_inr(run):
-    page = run(SOUND, SOUND_FILES, SOUND_KLT, SOUND_VC_INR)
-    check_sound(page, gain_db=6)
+def test_vibrations_pass_a_vc_inr(run):
+    page = run(VIBRATION, VIBRATION_FILES, VIBRATION_KLT, VIBRATION_VC_INR)
+    check_vibration(page, gain_db=6)
 
 
-def check_sound(page, gain_db):
-    assert page["decoded"].rate == page["sound"].rate == 8000
-    sound, decoded = page["sound"].samples, page["decoded"].samples
-    assert decoded.shape == sound.shape
+def check_vibration(page, gain_db):
+    assert page["decoded"].rate == page["vibration"].rate == 8000
+    vibration, decoded = page["vibration"].samples, page["decoded"].samples
+    assert decoded.shape == vibration.shape
     assert decoded.dtype == np.int16
-    assert len(page["file"]) < sound.nbytes / 4
-    assert psnr_db(sound, decoded, 65535) > flat_psnr_db(sound, 65535) + gain_db
+    assert len(page["file"]) < vibration.nbytes / 4
+    assert psnr_db(vibration, decoded, 65535) > flat_psnr_db(vibration, 65535) + gain_db
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import coder, command, layout, meta_step, startup, throughput
+from benchmarks import coder, command, layout, meta_step, samples, startup, throughput
 from benchmarks.subjects import untrained_model, vc_inr_config
 from vcinr.provenance import environment
 
@@ -46,6 +46,7 @@ def sections(quick: bool) -> Iterator[tuple[str, Callable[[], Table]]]:
     yield "layouts of narrow fields", lambda: layout.compare((8, 64) if quick else (8, 16, 32, 64), repeats)
     model = untrained_model(config)
     yield "encoding and decoding", lambda: throughput.compare(model, (1, 32) if quick else (1, 8, 32, 128), repeats)
+    yield "decoding of samples", lambda: samples.compare(repeats)
     yield "`vcinr encode`", lambda: command.compare(model, 1 if quick else 3)
     yield "commands of the bundled models", lambda: startup.compare(1 if quick else 5)
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks import coder, meta_step, throughput
+from benchmarks import coder, meta_step, samples, throughput
 from benchmarks.subjects import untrained_model, vc_inr_config
 from benchmarks.timing import paired_times, ratio
 from vcinr.adaptation.meta_learning import AdaptationConfig
@@ -57,3 +57,23 @@ def test_throughput_is_measured_on_files_that_decode():
         groups = decoders[name]()
         assert sum(len(group) for group in groups) == count == sum(len(group) for group in encoders[name]())
         assert all(picture.shape == (4, 4, 3) for group in groups for picture in group)
+
+
+@pytest.mark.parametrize("name", ["combiner", "combiner_plus"])
+def test_samples_are_decoded_from_files_of_all_their_blocks(name):
+    small = {"patch": (4, 4), "field": {"num_layers": 1, "width": 4, "num_frequencies": 1}}
+    if name == "combiner_plus":
+        small["positional"] = {"channels": 2, "stride": 2, "outputs": 2}
+    model = samples.random_model(name, 5, small)
+    files = samples.random_files(model, 5, 3)
+    for data in files:
+        _, (code,), _ = model.read_codes(data)
+        assert code.streams["indices"].shape == (5,)
+    decoded = model.decode_batch(files)
+    assert {picture.shape for picture in decoded} == {(4, 4, 3)}
+    assert len(set(files)) == 3
+
+
+def test_the_blocks_that_are_timed_give_the_published_rates():
+    for _, blocks, _ in samples.SUBJECTS.values():
+        assert round(16 * blocks / 32**2, 3) in (0.906, 4.453, 0.297, 4.391)

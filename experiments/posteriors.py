@@ -39,6 +39,10 @@ PRUNED_BITS = 0.05
 """A unit whose incoming weights cost less than this in all carries nothing."""
 
 
+SHOWN_DIMENSIONS = 100
+"""Rows and columns of A that are drawn; the thesis shows as many."""
+
+
 def signals_of(model: Model, count: int) -> list[Any]:
     """Test signals of the model's own data."""
     data = model.info["config"]["data"]
@@ -47,8 +51,9 @@ def signals_of(model: Model, count: int) -> list[Any]:
 
 
 def coded(model: Model, signals: Sequence[Any], point: int, request: EncodeRequest) -> Coded:
-    """What `Combiner.coded` gives for signals of one shape."""
-    ((_, found),) = model.codec.coded(model.params, signals, point, request)
+    """What `Combiner.coded` gives for signals of one shape, in one batch: each gets random numbers of its own."""
+    together = dataclasses.replace(model.codec.config, batch_samples=sum(signal.values[..., 0].size for signal in signals))
+    ((_, found),) = type(model.codec)(together).coded(model.params, signals, point, request)
     return found
 
 
@@ -111,31 +116,75 @@ def draw_coding(path: Path, traces: dict[str, np.ndarray]) -> None:
     figure.savefig(path, dpi=110)
 
 
-def correlation(model: Model, signal: Any, point: int, draws: int) -> float:
-    """Figure 3.9 in a number: mean |correlation| between the last two blocks' samples and the first's, over coding runs of one
-    signal, less that of shuffled runs. 0 for a factorized posterior; fine-tuning brings dependence back."""
-    partition = Partition.from_arrays(model.params["points"][str(point)]["blocks"])
+def samples_of(model: Model, signal: Any, point: int, draws: int) -> np.ndarray:
+    """The decoded vectors of so many codings of one signal, each with a fit and random numbers of its own: [draws, size]."""
     found = coded(model, [signal] * draws, point, EncodeRequest(key=jax.random.key(1)))
     codes = [Code({"indices": row.ravel()}) for row in found.indices]
-    samples = np.stack([model.codec.sample(model.params, point, code, signal.grid)[0] for code in codes])
+    return np.stack([model.codec.sample(model.params, point, code, signal.grid)[0] for code in codes])
+
+
+def correlations(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Of every column of the one [draws, m] with every column of the other [draws, n]: [m, n]; 0 where one does not vary."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nan_to_num(np.corrcoef(left.T, right.T)[: left.shape[1], left.shape[1] :])
+
+
+def dependence(samples: np.ndarray, partition: Partition) -> float:
+    """Figure 3.9 in a number: mean |correlation| between the last block's samples and the first's, less that of shuffled draws.
+
+    0 for a factorized posterior; fine-tuning brings dependence back.
+    """
+    first, last = (samples[:, partition.members(block)] for block in (0, partition.num_blocks - 1))
+    order = np.random.default_rng(0).permutation(len(samples))
+    return float(np.abs(correlations(first, last)).mean() - np.abs(correlations(first[order], last)).mean())
+
+
+def draw_pair(path: Path, samples: dict[str, np.ndarray], partition: Partition) -> dict[str, float]:
+    """Figure 3.9: samples of two entries, one of the first block and one of the last; their correlation.
+
+    The pair is that of the greatest correlation over the first half of the first samples; the other half is shown, or what is
+    greatest by chance would look like a finding.
+    """
     first, last = partition.members(0), partition.members(partition.num_blocks - 1)
+    half = len(next(iter(samples.values()))) // 2
+    chosen = np.abs(correlations(*(next(iter(samples.values()))[:half, own] for own in (first, last))))
+    i, j = (own[k] for own, k in zip((first, last), np.unravel_index(np.argmax(chosen), chosen.shape), strict=True))
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    found = {}
+    for axes, (name, rows) in zip(figure.subplots(1, len(samples), squeeze=False)[0], samples.items(), strict=True):
+        left, right = rows[half:, i], rows[half:, j]
+        found[name] = float(correlations(left[:, None], right[:, None])[0, 0])
+        axes.plot(left, right, ".", markersize=3)
+        axes.set_title(f"{name}: correlation {found[name]:+.2f}", fontsize=8)
+    figure.savefig(path, dpi=110)
+    return found
 
-    def strength(left: np.ndarray, right: np.ndarray) -> float:
-        both = np.corrcoef(left.T, right.T)[: left.shape[1], left.shape[1] :]
-        return float(np.nanmean(np.abs(both)))
 
-    order = np.random.default_rng(0).permutation(draws)
-    return strength(samples[:, first], samples[:, last]) - strength(samples[order][:, first], samples[:, last])
+def draw_shares(path: Path, betas: Sequence[float], parts: Sequence[dict[str, float]]) -> None:
+    """Figure 4.10: percent of the bits on h and on z at each operating point."""
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes, below = figure.subplots(), np.zeros(len(parts))
+    for name in ("h", "z"):
+        share = np.array([100 * part[name] / sum(part.values()) for part in parts])
+        axes.bar([f"{beta:g}" for beta in betas], share, bottom=below, label=name)
+        below += share
+    axes.set_xlabel("β")
+    axes.set_ylabel("% of the bits")
+    axes.legend()
+    figure.savefig(path, dpi=110)
 
 
 def draw_transform(path: Path, model: Model) -> None:
-    """Figure 4.8: magnitude of A of the second layer at each operating point."""
+    """Figure 4.8: magnitude of A of the second layer at each operating point, `SHOWN_DIMENSIONS` random rows and columns."""
     count = len(model.points)
     figure = Figure(figsize=(3 * count, 3), layout="constrained")
     FigureCanvasAgg(figure)
     for point, axes in enumerate(figure.subplots(1, count, squeeze=False)[0]):
         matrix = np.abs(np.asarray(model.params["points"][str(point)]["shared"]["transform_1"]))
-        axes.imshow(np.log10(matrix + 1e-6), cmap="magma", vmin=-4, vmax=-1)
+        shown = np.sort(np.random.default_rng(0).permutation(len(matrix))[:SHOWN_DIMENSIONS])
+        axes.imshow(np.log10(matrix[np.ix_(shown, shown)] + 1e-6), cmap="magma", vmin=-4, vmax=-1)
         axes.set_title(f"β = {model.codec.config.betas[point]:g}", fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -170,7 +219,7 @@ def study(options: argparse.Namespace) -> str:
     record.parent.mkdir(parents=True, exist_ok=True)
     picture = lambda name: record.with_name(f"{record.stem}_{name}.png")
     values = np.concatenate([np.asarray(signal.values) for signal in signals])
-    rows, figures = [], []
+    rows, figures, shares = [], [], []
     plain = type(codec)(_without_tuning(codec.config))
     untuned = Model(plain, model.params, model.points, model.info, model.precision)
     for point, beta in enumerate(codec.config.betas):
@@ -178,6 +227,7 @@ def study(options: argparse.Namespace) -> str:
         others = coded(untuned, signals, point, EncodeRequest())
         pruned = draw_layer(picture(f"layer_{point}"), model, point, values) if not plus else "–"
         parts = divergence_by_part(model, point, found)
+        shares.append(parts)
         gain = 10 * np.log10(others.trace[:, -1].mean() / found.trace[:, -1].mean())
         rows.append([f"{beta:g}", found.indices.shape[2], f"{parts['h']:.0f}", f"{parts['z']:.0f}", pruned, f"{gain:+.2f}"])
         if point + 1 == len(codec.config.betas):
@@ -191,13 +241,22 @@ def study(options: argparse.Namespace) -> str:
     if plus and codec.config.transform:
         draw_transform(picture("transform"), model)
         figures.append(picture("transform").name)
+    if plus and codec.config.positional.channels:
+        draw_shares(picture("shares"), codec.config.betas, shares)
+        figures.append(picture("shares").name)
     notes = options.notes
     if options.draws:
-        dependence = [correlation(each, signals[0], 0, options.draws) for each in (model, untuned)]
+        partition = Partition.from_arrays(model.params["points"]["0"]["blocks"])
+        draws = {"fine-tuned": model, "not fine-tuned": untuned}
+        samples = {name: samples_of(each, signals[0], 0, options.draws) for name, each in draws.items()}
+        above = {name: dependence(each, partition) for name, each in samples.items()}
+        pair = draw_pair(picture("pair"), samples, partition)
+        figures.append(picture("pair").name)
         notes = (
             f"Mean |correlation| between the samples of the first and the last block over {options.draws} codings of one "
-            f"picture, above that of shuffled ones, at the first point: {dependence[0]:+.3f} with fine-tuning, "
-            f"{dependence[1]:+.3f} without. {notes}"
+            f"picture, above that of shuffled ones, at the first point: {above['fine-tuned']:+.3f} with fine-tuning, "
+            f"{above['not fine-tuned']:+.3f} without; of the pair that is drawn, chosen on one half of the codings and shown on "
+            f"the other, {pair['fine-tuned']:+.2f} and {pair['not fine-tuned']:+.2f}. {notes}"
         )
     found = save_study(
         record,

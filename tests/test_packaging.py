@@ -161,13 +161,28 @@ def bundled(folder):
     return found
 
 
-def test_both_distributions_bring_the_bundled_models(sources, tmp_path):
-    checked(sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, sources, cwd=tmp_path)
-    (source,), (wheel,) = tmp_path.glob("vcinr-*.tar.gz"), tmp_path.glob("vcinr-*.whl")
+@pytest.fixture(scope="module")
+def distributions(sources, tmp_path_factory):
+    """Names of the files in (the source distribution, the wheel)."""
+    folder = tmp_path_factory.mktemp("distributions")
+    checked(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, sources, cwd=folder)
+    (source,), (wheel,) = folder.glob("vcinr-*.tar.gz"), folder.glob("vcinr-*.whl")
     with tarfile.open(source) as archive:
-        assert bundled(sources) <= {name.partition("/")[2] for name in archive.getnames()}
+        names = {name.partition("/")[2] for name in archive.getnames()}
     with zipfile.ZipFile(wheel) as archive:
-        assert bundled(sources) == {name for name in archive.namelist() if name.startswith("vcinr/models/")}
+        return names, set(archive.namelist())
+
+
+def test_both_distributions_bring_the_bundled_models(sources, distributions):
+    source, wheel = distributions
+    assert bundled(sources) <= source
+    assert bundled(sources) == {name for name in wheel if name.startswith("vcinr/models/")}
+
+
+def test_both_distributions_bring_the_table_of_quantiles(distributions):
+    """Files of COMBINER decode by it alone."""
+    for names in distributions:
+        assert "vcinr/posterior/normal_quantiles.npy" in names
 
 
 @pytest.fixture(scope="module")

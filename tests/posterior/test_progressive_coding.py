@@ -163,6 +163,30 @@ def test_patches_get_their_own_entries_back_from_mixed_rows(middle):
     assert fitted == pytest.approx(2 * error(values, unmixed(np.asarray(state.given), ROWS)), rel=1e-3)
 
 
+class Begun(Exception):
+    """Carries what the first step of a fit is given."""
+
+
+def test_a_fit_begins_with_every_patchs_own_start_whatever_rows_it_stands_in(monkeypatch):
+    """Three patches: a permutation of two is its own inverse, and taking it for that would go unnoticed."""
+
+    def stop(shared, state, *_):
+        raise Begun(shared, state)
+
+    monkeypatch.setattr(progressive_coding, "_compiled", lambda problem, mesh: (stop, None))
+    rows = patch_permutation(5, 3, NETWORK.size)
+    assert (np.take_along_axis(rows, rows, axis=0) != np.arange(3)[:, None]).any()
+    mean = np.arange(3 * NETWORK.size, dtype=np.float32).reshape(1, 3, -1)
+    problem = dataclasses.replace(PROBLEM, counts=(3, 1))
+    start = {"mean": mean, "raw_scale": np.zeros_like(mean)}
+    with pytest.raises(Begun) as stopped:
+        code_signals(problem, PARAMS, 1e-4, np.zeros((1, 3, 16, 3)), None, COORDS, start, rows, EncodeRequest(), ["one"])
+    shared, state = stopped.value.args
+    np.testing.assert_array_equal(state.posterior["mean"][0], np.take_along_axis(mean[0], rows, axis=0))
+    found = of_patches(shared, Gaussian(state.posterior["mean"][0], state.posterior["raw_scale"][0]))
+    np.testing.assert_array_equal(found.mean, mean[0])
+
+
 @pytest.mark.parametrize("rows", [None, pytest.param(ROWS, marks=pytest.mark.slow)], ids=["own rows", "mixed rows"])
 def test_the_encoder_fits_around_the_very_sample_that_is_decoded(rows, one_go, tmp_path):
     coded, workdir = one_go if rows is None else (code(signals(), rows, workdir=str(tmp_path)), tmp_path)

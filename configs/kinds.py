@@ -22,6 +22,7 @@ class Kind:
     omega_0: frequency scale ω₀ of a field.
     lambdas: of VC-INR's operating points.
     num_steps: of VC-INR's field.
+    bottleneck_steps: training steps of VC-INR's bottleneck per operating point.
     num_latents: patches that VC-INR's bottleneck is trained on.
     klt_components: of the linear floor, at most the values of a patch.
     klt_steps: quantisation steps of the linear floor, in 255ths of the range.
@@ -37,8 +38,9 @@ class Kind:
     latent_dim: int
     omega_0: float = 30.0
     lambdas: tuple[float, ...] = (0.0002, 0.0008, 0.003, 0.01)
-    num_steps: int = 12_000
-    num_latents: int = 4000
+    num_steps: int = 6000
+    bottleneck_steps: int = 400
+    num_latents: int = 2000
     klt_components: int = 200
     klt_steps: tuple[float, ...] = (40.0, 20.0, 10.0, 5.0, 2.5, 1.25)
     combiner_patch: tuple[int, ...] = ()
@@ -64,6 +66,8 @@ KINDS: dict[str, Kind] = {
         64,
         lambdas=(0.005, 0.015, 0.05, 0.15),
         num_steps=30_000,
+        bottleneck_steps=1500,
+        num_latents=4000,
         combiner_patch=(800,),
         combiner_stride=16,
     ),

@@ -44,7 +44,7 @@ def compare(model: Model, repeats: int) -> Table:
         work = {
             "cold: empty cache": cold,
             "warm: filled cache": lambda: encode(filled),
-            "imports alone": lambda: start("", "-c", "import vcinr.model.finding, vcinr.modalities.picture_files"),
+            "imports alone": lambda: start("", "-c", "import vcinr.model.finding, vcinr.modalities.files.picture"),
         }
         times = paired_times(work, repeats, warm_up=False)
     table = Table("process", "s", "of warm", title=f"`vcinr encode` of one {HEIGHT}×{WIDTH} picture", title_justify="left")

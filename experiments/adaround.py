@@ -26,7 +26,7 @@ from vcinr.entropy.range_coder import symbol_bits
 from vcinr.evaluation.metrics import psnr_db
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
-from vcinr.modalities.picture_files import read_image
+from vcinr.modalities.files.picture import read_image
 from vcinr.provenance import provenance
 from vcinr.report.studies import save_study, study_table
 from vcinr.signals.patches import to_signal

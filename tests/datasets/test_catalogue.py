@@ -12,7 +12,7 @@ from experiments.prepare import main
 from vcinr.datasets.builders import DEMO_SPLITS, demo_folder
 from vcinr.datasets.catalogue import DatasetMissing, dataset, load_split, prepare
 from vcinr.datasets.table import DATASETS
-from vcinr.modalities.picture_files import ImageError
+from vcinr.modalities.files.picture import ImageError
 
 STOCK = [name for name, row in DATASETS.items() if row.stock]
 

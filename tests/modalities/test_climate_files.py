@@ -13,8 +13,8 @@ import pytest
 from tests.modalities.test_climate import TIME, assert_same, globe, there_and_back
 from vcinr.modalities import MODALITIES
 from vcinr.modalities.climate_field import Axis, Scalar, Storage, restore, store
-from vcinr.modalities.climate_files import count_times, npz_bytes, read_field, write_field
-from vcinr.modalities.climate_xarray import ClimateFileError
+from vcinr.modalities.files.climate import count_times, npz_bytes, read_field, write_field
+from vcinr.modalities.files.climate_xarray import ClimateFileError
 
 CLIMATE = MODALITIES["climate"]
 ROOT = Path(__file__).parent.parent.parent

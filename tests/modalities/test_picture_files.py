@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vcinr.modalities.picture_files import LOSSLESS_SUFFIXES, ImageError, read_image, write_image
+from vcinr.modalities.files.picture import LOSSLESS_SUFFIXES, ImageError, read_image, write_image
 
 
 def random(shape, dtype=np.uint8, seed=0):

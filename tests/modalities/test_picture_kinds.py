@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.modalities.test_picture_files import png, random, saved
 from vcinr.modalities import MODALITIES
-from vcinr.modalities.deep_picture_files import png_bytes
-from vcinr.modalities.picture_files import read_image
+from vcinr.modalities.files.deep_picture import png_bytes
+from vcinr.modalities.files.picture import read_image
 
 GREY, DEEP, DEEP_GREY = (MODALITIES[name] for name in ("grey_picture", "deep_picture", "deep_grey_picture"))
 ROWS = (GREY, DEEP, DEEP_GREY)

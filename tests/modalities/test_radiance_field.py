@@ -12,8 +12,8 @@ from vcinr.codecs import make_codec
 from vcinr.datasets.sources import PatchSource
 from vcinr.evaluation.novel_views import measure_novel_views
 from vcinr.modalities import MODALITIES
+from vcinr.modalities.files.radiance import write_poses
 from vcinr.modalities.radiance_field import MAX_RAYS, Rig, Scene, Views, rays_of
-from vcinr.modalities.radiance_files import write_poses
 from vcinr.model.model import make_model
 from vcinr.signals.signal import Grid
 from vcinr.training.run import train

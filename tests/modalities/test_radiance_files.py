@@ -9,8 +9,8 @@ from PIL import Image
 
 from tests.conftest import smooth_picture
 from vcinr.modalities import MODALITIES
+from vcinr.modalities.files.radiance import SRN_UNIT, read_cameras, read_views, write_poses
 from vcinr.modalities.radiance_field import Rig, Scene, Views
-from vcinr.modalities.radiance_files import SRN_UNIT, read_cameras, read_views, write_poses
 
 ROW = MODALITIES["radiance_field"]
 VIEWS = np.stack([smooth_picture(10, 12, seed) for seed in range(3)])

@@ -10,7 +10,7 @@ import pytest
 
 from vcinr.bitstream import container
 from vcinr.modalities import MODALITIES
-from vcinr.modalities.scanner_files import nifti_bytes, read_volume, write_volume
+from vcinr.modalities.files.scanner import nifti_bytes, read_volume, write_volume
 from vcinr.modalities.scanner_volume import VOXEL_TYPES, Header, Volume, header_bytes, parse_header
 
 ROW = MODALITIES["scanner_volume"]

@@ -10,8 +10,8 @@ import pytest
 
 from vcinr.cli.main import main
 from vcinr.modalities import MODALITIES
+from vcinr.modalities.files.sound import SoundError, flac_holds, open_sound, read_sound, write_blocks
 from vcinr.modalities.sound import Recording
-from vcinr.modalities.sound_files import SoundError, flac_holds, open_sound, read_sound, write_blocks
 
 soundfile = pytest.importorskip("soundfile")
 SOUND, STEREO = MODALITIES["sound"], MODALITIES["stereo_sound"]

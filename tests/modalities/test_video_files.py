@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from tests.modalities.test_video import VIDEO, clip
+from vcinr.modalities.files.video import _promised_bytes
 from vcinr.modalities.video import LOSSLESS_SUFFIXES, Clip
-from vcinr.modalities.video_files import _promised_bytes
 
 av = pytest.importorskip("av", reason="reading and writing video needs PyAV: pip install 'vcinr[video]'")
 
@@ -272,8 +272,8 @@ def test_the_limit_is_checked_before_all_frames_are_decoded(monkeypatch):
     file = encoded(smooth(12, 16, 16))
     assert VIDEO.read(file, max_samples=12 * 256).frames.shape == (12, 16, 16, 3)
     decoded = []
-    real = __import__("vcinr.modalities.video_files", fromlist=["_rgb"])._rgb
-    monkeypatch.setattr("vcinr.modalities.video_files._rgb", lambda *args: decoded.append(1) or real(*args))
+    real = __import__("vcinr.modalities.files.video", fromlist=["_rgb"])._rgb
+    monkeypatch.setattr("vcinr.modalities.files.video._rgb", lambda *args: decoded.append(1) or real(*args))
     with pytest.raises(
         ValueError, match=r"12 frames or more of 16x16 pixels are more than the limit of 3071; read fewer with --fr"
     ):

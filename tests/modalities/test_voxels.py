@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from vcinr.modalities.npz_files import read_npz
-from vcinr.modalities.voxel_files import binvox_bytes, parse_binvox, read_voxels, write_voxels
-from vcinr.modalities.voxel_meshes import fill_mesh, inside_mesh, mesh_text, parse_off, surface
+from vcinr.modalities.files.npz import read_npz
+from vcinr.modalities.files.voxel_meshes import fill_mesh, inside_mesh, mesh_text, parse_off, surface
+from vcinr.modalities.files.voxels import binvox_bytes, parse_binvox, read_voxels, write_voxels
 from vcinr.modalities.voxels import Voxels
 
 ROW = Voxels()

@@ -112,7 +112,7 @@ def field_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def time_steps(path: pathlib.Path) -> list[TimeStep]:
     """The times of a file."""
-    from vcinr.modalities.climate_files import count_times
+    from vcinr.modalities.files.climate import count_times
 
     steps = [TimeStep(path) for _ in range(count_times(path))]
     for number, step in enumerate(steps if len(steps) > 1 else ()):

@@ -153,7 +153,7 @@ def check_picture(picture: Any) -> np.ndarray:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or picture.size == 0:
         raise ValueError(
             f"pictures are measured as uint8 [h, w, 3], not {picture.dtype} {list(picture.shape)}: "
-            "read them with vcinr.modalities.picture_files.read_image"
+            "read them with vcinr.modalities.files.picture.read_image"
         )
     return picture
 

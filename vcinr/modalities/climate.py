@@ -189,14 +189,14 @@ class Climate(Modality):
         level: float | int | str | None = None,
         attributes: str | None = None,
     ) -> ClimateField:
-        """One field of a file: see `vcinr.modalities.climate_files.read_field`."""
-        from vcinr.modalities.climate_files import read_field
+        """One field of a file: see `vcinr.modalities.files.climate.read_field`."""
+        from vcinr.modalities.files.climate import read_field
 
         return with_attributes(read_field(source, variable, time, level, max_samples), attributes)
 
     def write(self, path: str | os.PathLike, raw: ClimateField) -> None:
-        """Writes a field: see `vcinr.modalities.climate_files.write_field`."""
-        from vcinr.modalities.climate_files import write_field
+        """Writes a field: see `vcinr.modalities.files.climate.write_field`."""
+        from vcinr.modalities.files.climate import write_field
 
         self.check_target(path)
         check_field(raw)
@@ -204,7 +204,7 @@ class Climate(Modality):
 
     def to_bytes(self, raw: ClimateField) -> bytes:
         """The field as an .npz file."""
-        from vcinr.modalities.climate_files import npz_bytes
+        from vcinr.modalities.files.climate import npz_bytes
 
         check_field(raw)
         return npz_bytes(raw)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vcinr.evaluation.metrics import psnr_db
+from vcinr.modalities.files.npz import File, about, npz_bytes, only_array, read_all, read_npz
 from vcinr.modalities.modality import DEFAULT_MAX_SAMPLES, Metadata, Modality
-from vcinr.modalities.npz_files import File, about, npz_bytes, only_array, read_all, read_npz
 
 
 class Distances(NamedTuple):

@@ -48,7 +48,7 @@ class Picture(Modality):
         if samples.ndim == 2 or (samples.ndim == 3 and samples.shape[-1] == 1):
             mend = "repeat the grey channel: np.repeat(grey.reshape(h, w, 1), 3, axis=-1)"
         elif samples.ndim == 3 and samples.shape[-1] == 4:
-            mend = "composite it over a background, as vcinr.modalities.picture_files.read_image does"
+            mend = "composite it over a background, as vcinr.modalities.files.picture.read_image does"
         elif samples.ndim == 3 and samples.shape[0] == 3 and samples.shape[-1] != 3:
             mend = "put channels last: np.moveaxis(picture, 0, -1)"
         elif samples.ndim == 4:
@@ -80,14 +80,14 @@ class Picture(Modality):
         background: str | None = None,
         eight_bit: bool = False,
     ) -> np.ndarray:
-        """The picture in a file, uint8 [h, w, 3]: see `vcinr.modalities.picture_files.read_image`."""
-        from vcinr.modalities.picture_files import read_image
+        """The picture in a file, uint8 [h, w, 3]: see `vcinr.modalities.files.picture.read_image`."""
+        from vcinr.modalities.files.picture import read_image
 
         return read_image(source, background, eight_bit, max_samples)
 
     def write(self, path: str | os.PathLike, raw: np.ndarray) -> None:
-        """Writes a picture: see `vcinr.modalities.picture_files.write_image`."""
-        from vcinr.modalities.picture_files import write_image
+        """Writes a picture: see `vcinr.modalities.files.picture.write_image`."""
+        from vcinr.modalities.files.picture import write_image
 
         write_image(path, raw)
 
@@ -154,14 +154,14 @@ class DeepPicture(Modality):
         return quality
 
     def read(self, source: str | os.PathLike | io.BufferedIOBase, *, max_samples: int = DEFAULT_MAX_SAMPLES) -> np.ndarray:
-        """The picture in a file: see `vcinr.modalities.deep_picture_files.read_deep_image`."""
-        from vcinr.modalities.deep_picture_files import read_deep_image
+        """The picture in a file: see `vcinr.modalities.files.deep_picture.read_deep_image`."""
+        from vcinr.modalities.files.deep_picture import read_deep_image
 
         return read_deep_image(source, self.channels, max_samples)
 
     def write(self, path: str | os.PathLike, raw: Any) -> None:
-        """Writes a picture, every bit of it: see `vcinr.modalities.deep_picture_files.write_deep_image`."""
-        from vcinr.modalities.deep_picture_files import write_deep_image
+        """Writes a picture, every bit of it: see `vcinr.modalities.files.deep_picture.write_deep_image`."""
+        from vcinr.modalities.files.deep_picture import write_deep_image
 
         self.check(raw)
         self.check_target(path)
@@ -187,8 +187,8 @@ class GreyPicture(DeepPicture):
         background: str | None = None,
         eight_bit: bool = False,
     ) -> np.ndarray:
-        """The picture in a file, uint8 [h, w, 1]: see `vcinr.modalities.picture_files.read_grey_image`."""
-        from vcinr.modalities.picture_files import read_grey_image
+        """The picture in a file, uint8 [h, w, 1]: see `vcinr.modalities.files.picture.read_grey_image`."""
+        from vcinr.modalities.files.picture import read_grey_image
 
         return read_grey_image(source, background, eight_bit, max_samples)
 

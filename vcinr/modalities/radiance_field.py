@@ -180,12 +180,12 @@ class RadianceField(Modality):
         return render_in_parts(field, coords, self.evaluations, RAYS_AT_ONCE)
 
     def read(self, source: Any, *, max_samples: int = DEFAULT_MAX_SAMPLES) -> np.ndarray:
-        """The rig's views uint8 [v, h, w, 3] in a folder or file: see `vcinr.modalities.radiance_files.read_views`.
+        """The rig's views uint8 [v, h, w, 3] in a folder or file: see `vcinr.modalities.files.radiance.read_views`.
 
         ValueError for views from other cameras.
         """
-        from vcinr.modalities.npz_files import about
-        from vcinr.modalities.radiance_files import read_views
+        from vcinr.modalities.files.npz import about
+        from vcinr.modalities.files.radiance import read_views
 
         views = read_views(source, max_samples, self.rig)
         with about(source):
@@ -193,14 +193,14 @@ class RadianceField(Modality):
 
     def read_coordinates(self, source: Any, *, max_samples: int = DEFAULT_MAX_SAMPLES) -> tuple[np.ndarray, Callable]:
         """(rays float32 [n, 6], a function that makes `Views` of their samples [n, 3]) of the cameras in a poses.json."""
-        from vcinr.modalities.radiance_files import read_cameras
+        from vcinr.modalities.files.radiance import read_cameras
 
         poses, tangents, size = read_cameras(source, max_samples)
         return rays_of(poses, tangents, size), lambda seen: Views(seen.reshape(len(poses), *size, 3), poses, tangents)
 
     def write(self, path: str | os.PathLike, raw: Any) -> None:
-        """Writes views, of a `Scene` the rig's, of `Views` from any cameras: see `radiance_files.write_views`."""
-        from vcinr.modalities.radiance_files import write_views
+        """Writes views, of a `Scene` the rig's, of `Views` from any cameras: see `files.radiance.write_views`."""
+        from vcinr.modalities.files.radiance import write_views
 
         self.check_target(path)
         write_views(path, self.with_poses(raw))
@@ -218,13 +218,13 @@ class RadianceField(Modality):
 
     def to_bytes(self, raw: Any) -> bytes:
         """The rig's views as one PNG, views from other cameras after it."""
-        from vcinr.modalities.radiance_files import scene_bytes
+        from vcinr.modalities.files.radiance import scene_bytes
 
         return scene_bytes(self.unpack(raw)[0], raw.held_out if isinstance(raw, Scene) else None)
 
     def from_bytes(self, data: bytes) -> np.ndarray | Scene:
         """The views of `to_bytes`; a `Scene` where there are some from other cameras. ValueError for other bytes."""
-        from vcinr.modalities.radiance_files import scene_of_bytes
+        from vcinr.modalities.files.radiance import scene_of_bytes
 
         views, held_out = scene_of_bytes(data)
         return views if held_out is None else Scene(views, held_out)

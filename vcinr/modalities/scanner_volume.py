@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vcinr.evaluation.metrics import psnr_db
+from vcinr.modalities.files.npz import File
 from vcinr.modalities.modality import DEFAULT_MAX_SAMPLES, Metadata, Modality, ReadOption
-from vcinr.modalities.npz_files import File
 
 VOXEL_TYPES = {
     2: "uint8",
@@ -226,21 +226,21 @@ class ScannerVolume(Modality):
         volume: int | str | None = None,
         nan: float | int | str | None = None,
     ) -> Volume:
-        """The volume in a file: see `vcinr.modalities.scanner_files.read_volume`."""
-        from vcinr.modalities.scanner_files import read_volume
+        """The volume in a file: see `vcinr.modalities.files.scanner.read_volume`."""
+        from vcinr.modalities.files.scanner import read_volume
 
         return read_volume(source, volume, nan, max_samples)
 
     def write(self, path: str | os.PathLike, raw: Any) -> None:
-        """Writes a volume as NIfTI (.nii, .nii.gz) or .npz: see `vcinr.modalities.scanner_files.write_volume`."""
-        from vcinr.modalities.scanner_files import write_volume
+        """Writes a volume as NIfTI (.nii, .nii.gz) or .npz: see `vcinr.modalities.files.scanner.write_volume`."""
+        from vcinr.modalities.files.scanner import write_volume
 
         self.check_target(path)
         write_volume(path, raw if isinstance(raw, Volume) else Volume(raw))
 
     def to_bytes(self, raw: Any) -> bytes:
-        """The volume as `vcinr.modalities.scanner_files.volume_npz` writes it."""
-        from vcinr.modalities.scanner_files import volume_npz
+        """The volume as `vcinr.modalities.files.scanner.volume_npz` writes it."""
+        from vcinr.modalities.files.scanner import volume_npz
 
         return volume_npz(raw if isinstance(raw, Volume) else Volume(raw))
 

@@ -142,21 +142,21 @@ class Sound(Modality):
         sixteen_bit: bool = False,
         mono: bool = False,
     ) -> Recording:
-        """The recording in a file: see `vcinr.modalities.sound_files.read_sound`."""
-        from vcinr.modalities.sound_files import read_sound
+        """The recording in a file: see `vcinr.modalities.files.sound.read_sound`."""
+        from vcinr.modalities.files.sound import read_sound
 
         return read_sound(source, self.channels, seconds, sixteen_bit, mono, max_samples)
 
     def write(self, path: str | os.PathLike, raw: Recording) -> None:
-        """Writes a recording: see `vcinr.modalities.sound_files.write_sound`."""
-        from vcinr.modalities.sound_files import write_sound
+        """Writes a recording: see `vcinr.modalities.files.sound.write_sound`."""
+        from vcinr.modalities.files.sound import write_sound
 
         self.check_target(path)
         write_sound(path, self.pack(*self.unpack(raw)))
 
     def to_bytes(self, raw: Recording) -> bytes:
         """The recording as FLAC, or as WAV where FLAC knows no such rate."""
-        from vcinr.modalities.sound_files import encode_flac_or_wav
+        from vcinr.modalities.files.sound import encode_flac_or_wav
 
         return encode_flac_or_wav(self.pack(*self.unpack(raw)))
 

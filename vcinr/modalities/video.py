@@ -153,23 +153,23 @@ class Video(Modality):
         """The Clip in a file, or of a folder of numbered .png frames.
 
         frames: at most this many from the start.   frame_rate: takes frames as they come, whatever times the file says.
-        See `vcinr.modalities.video_files.read_clip`.
+        See `vcinr.modalities.files.video.read_clip`.
         """
-        from vcinr.modalities.video_files import read_clip
+        from vcinr.modalities.files.video import read_clip
 
         count = None if frames is None else _positive("frames", frames)
         return read_clip(source, max_samples, count, None if frame_rate is None else as_rate(frame_rate), eight_bit)
 
     def write(self, path: str | os.PathLike, raw: Clip) -> None:
-        """Writes a Clip: see `vcinr.modalities.video_files.write_clip`."""
-        from vcinr.modalities.video_files import write_clip
+        """Writes a Clip: see `vcinr.modalities.files.video.write_clip`."""
+        from vcinr.modalities.files.video import write_clip
 
         self.check_target(path)
         write_clip(path, self.pack(*self.unpack(raw)))
 
     def to_bytes(self, raw: Clip) -> bytes:
         """The video as FFV1, without loss and about a third smaller than lossless H.264."""
-        from vcinr.modalities.video_files import clip_bytes
+        from vcinr.modalities.files.video import clip_bytes
 
         return clip_bytes(self.pack(*self.unpack(raw)), "ffv1", "mp4")
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from vcinr.evaluation.metrics import psnr_db
+from vcinr.modalities.files.npz import File
 from vcinr.modalities.modality import DEFAULT_MAX_SAMPLES, Modality, ReadOption
-from vcinr.modalities.npz_files import File
 
 READ_SUFFIXES = (".npz", ".binvox", ".off")
 WRITE_SUFFIXES = (".npz", ".binvox", ".off", ".obj", ".ply")
@@ -77,14 +77,14 @@ class Voxels(Modality):
         return {**quality, "accuracy": accuracy(first, second), "iou": intersection_over_union(first, second)}
 
     def read(self, source: File, *, max_samples: int = DEFAULT_MAX_SAMPLES, resolution: int | str | None = None) -> np.ndarray:
-        """The voxels in a file: see `vcinr.modalities.voxel_files.read_voxels`."""
-        from vcinr.modalities.voxel_files import read_voxels
+        """The voxels in a file: see `vcinr.modalities.files.voxels.read_voxels`."""
+        from vcinr.modalities.files.voxels import read_voxels
 
         return read_voxels(source, resolution, max_samples)
 
     def write(self, path: str | os.PathLike, raw: np.ndarray) -> None:
-        """Writes voxels as bits, runs, or the mesh of their surface: see `vcinr.modalities.voxel_files.write_voxels`."""
-        from vcinr.modalities.voxel_files import write_voxels
+        """Writes voxels as bits, runs, or the mesh of their surface: see `vcinr.modalities.files.voxels.write_voxels`."""
+        from vcinr.modalities.files.voxels import write_voxels
 
         write_voxels(path, raw)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from vcinr.modalities.files.npz import File, about, npz_bytes, only_array, read_npz
 from vcinr.modalities.modality import DEFAULT_MAX_SAMPLES
-from vcinr.modalities.npz_files import File, about, npz_bytes, only_array, read_npz
 from vcinr.modalities.scanner_volume import MAX_DESCRIPTION, VOXEL_TYPES, Header, Volume, check_voxels, header_bytes, parse_header
 
 MAX_OFFSET = 2**24

@@ -56,7 +56,7 @@ def opened(kind: str, source: Any) -> contextlib.AbstractContextManager:
 
 
 def read_dataset(dataset: Any, variable: str | None, time: Any, level: Any, max_samples: int) -> ClimateField:
-    """The field of a variable, time and level; arguments as of `vcinr.modalities.climate_files.read_field`."""
+    """The field of a variable, time and level; arguments as of `vcinr.modalities.files.climate.read_field`."""
     array = variable_of(dataset, variable)
     name = str(array.name)
     (latitude, row), (longitude, column) = _axis(dataset, array, LATITUDES), _axis(dataset, array, LONGITUDES)

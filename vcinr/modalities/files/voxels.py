@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vcinr.modalities.files.npz import File, about, npz_bytes, only_array, read_all, read_npz
+from vcinr.modalities.files.voxel_meshes import fill_mesh, mesh_text, parse_off, surface
 from vcinr.modalities.modality import DEFAULT_MAX_SAMPLES
-from vcinr.modalities.npz_files import File, about, npz_bytes, only_array, read_all, read_npz
-from vcinr.modalities.voxel_meshes import fill_mesh, mesh_text, parse_off, surface
 from vcinr.modalities.voxels import DEFAULT_RESOLUTION, Voxels
 
 MAX_AXIS = 2**16
@@ -21,7 +21,7 @@ def read_voxels(source: File, resolution: int | str | None = None, max_samples: 
 
     * .npz: ``bits`` and ``shape`` as `write_voxels` writes them, or one array [z, y, x] of 0 and 1 of any type.
     * .binvox: its x, z, y become our axes; where it stood in the world and how large it was is dropped.
-    * .off: the inside of the mesh on a cube of ``resolution`` voxels a side, by `vcinr.modalities.voxel_meshes.fill_mesh`.
+    * .off: the inside of the mesh on a cube of ``resolution`` voxels a side, by `vcinr.modalities.files.voxel_meshes.fill_mesh`.
 
     ValueError, one line that names the file and the mend, for anything else; OSError where it cannot be opened.
     """

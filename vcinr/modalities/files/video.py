@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from vcinr.modalities.npz_files import label, npz_bytes, read_npz
-from vcinr.modalities.picture_files import read_image, write_image
+from vcinr.modalities.files.npz import label, npz_bytes, read_npz
+from vcinr.modalities.files.picture import read_image, write_image
 from vcinr.modalities.video import FRAMES, Clip, as_rate, rounded_rate
 
 RATE_FILE = "rate.txt"

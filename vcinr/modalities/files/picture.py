@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
+from vcinr.modalities.files.npz import label
 from vcinr.modalities.modality import DEFAULT_MAX_SAMPLES
-from vcinr.modalities.npz_files import label
 from vcinr.modalities.picture import LOSSLESS_SUFFIXES
 
 _INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")

@@ -15,7 +15,7 @@ import numpy as np
 
 from vcinr.modalities.climate_field import ClimateField, restore
 from vcinr.modalities.climate_metadata import decode_labels, encode_labels
-from vcinr.modalities.climate_xarray import (
+from vcinr.modalities.files.climate_xarray import (
     LATITUDES,
     LONGITUDES,
     ClimateFileError,

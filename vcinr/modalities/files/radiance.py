@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from vcinr.modalities.npz_files import File, about, npz_bytes, read_all, read_npz
-from vcinr.modalities.picture_files import read_image, write_image
+from vcinr.modalities.files.npz import File, about, npz_bytes, read_all, read_npz
+from vcinr.modalities.files.picture import read_image, write_image
 from vcinr.modalities.radiance_field import VIEWS, Rig, Views
 
 POSES = ("poses.json", "transforms.json")

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
+from vcinr.modalities.files.npz import label, read_all
+from vcinr.modalities.files.picture import ImageError, bits_per_channel, open_image
 from vcinr.modalities.modality import DEFAULT_MAX_SAMPLES
-from vcinr.modalities.npz_files import label, read_all
-from vcinr.modalities.picture_files import ImageError, bits_per_channel, open_image
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOURS = {0: 1, 2: 3, 4: 2, 6: 4}

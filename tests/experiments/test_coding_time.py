@@ -36,12 +36,13 @@ def test_times_are_shared_out_between_fit_tuning_and_coding(monkeypatch):
 
 
 def test_a_row_tells_how_many_blocks_are_over_budget_and_by_how_much():
-    found = {"bpp": 0.5, "psnr_db": 25.0, "seconds": [1, 2, 3], "decode_ms": 4.0, "excess": [-1.0, 2.0, 4.0, 0.0]}
+    found = {"bpp": 0.5, "psnr_db": 25.0, "seconds": [1, 2, 3], "decode_ms": 4.0, "excess": [-1.0, 1.0, 5.0, 0.0]}
     row = dict(zip(coding_time.COLUMNS, row_of(make_codec("combiner", SMALL), "COMBINER", 1500, found), strict=True))
-    assert (row["blocks over κ"], row["mean excess, bits"], row["worst, bits"]) == ("50 %", "3.00", "20.0")
+    assert (row["blocks over κ"], row["by over 1 bit"], row["mean excess, bits"]) == ("50 %", "25 %", "3.00")
+    assert row["worst, bits"] == "21.0"
     assert (row["first steps"], row["all, s"]) == ("1,500", "6.00")
     row = row_of(make_codec("combiner", SMALL), "", 50, {**found, "excess": [-1.0]})
-    assert row[-3:] == ["0 %", "0.00", "15.0"]
+    assert row[-4:] == ["0 %", "0 %", "0.00", "15.0"]
 
 
 def test_published_times_are_per_picture_and_have_the_quality_of_their_rate():

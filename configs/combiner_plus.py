@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from configs.base import choose, make_config
 from configs.combiner import CODING, QUICK
-from configs.kinds import Kind, demos
+from configs.kinds import KINDS, Kind, demos
 
 SMALL = {
     "field": {"num_layers": 3, "width": 16, "num_frequencies": 4},
@@ -110,7 +110,7 @@ def of_kind(name: str, kind: Kind) -> ConfigDict:
         {**kind.data, "test_limit": 16},
         {
             **kind.values(name),
-            "patch": kind.combiner_patch or kind.patch,
+            "patch": kind.combiner_patch,
             "field": field,
             "positional": positional,
             "betas": kind.betas,
@@ -120,7 +120,9 @@ def of_kind(name: str, kind: Kind) -> ConfigDict:
     )
 
 
-VARIANTS = {"demo": demo, "cifar10_small": cifar10_small, "cifar10": cifar10, "kodak": kodak, **demos(of_kind)}
+DEMOS = {name: variant for name, variant in demos(of_kind).items() if KINDS[name.removeprefix("demo_")].combiner_patch}
+
+VARIANTS = {"demo": demo, "cifar10_small": cifar10_small, "cifar10": cifar10, "kodak": kodak, **DEMOS}
 
 
 def get_config(name: str = "demo") -> ConfigDict:

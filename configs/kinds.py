@@ -26,10 +26,12 @@ class Kind:
     num_latents: patches that VC-INR's bottleneck is trained on.
     klt_components: of the linear floor, at most the values of a patch.
     klt_steps: quantisation steps of the linear floor, in 255ths of the range.
-    combiner_patch: samples of a patch of COMBINER+ along each axis; (): those of the others.
+    combiner_patch: samples of a patch of COMBINER+ along each axis; (): it has no demo.
     combiner_stride: samples per entry of its positional latent, a power of two.
     betas: of its operating points.
     architectures: (depth, width) of COIN's operating points.
+    klt_patch: samples of a patch of the linear floor; (): those of the others.
+    vc_inr: keys of VC-INR's config that differ from those of all kinds.
     modality: key of `MODALITIES`; "" for that of the kind's own name.
     """
 
@@ -46,6 +48,8 @@ class Kind:
     combiner_patch: tuple[int, ...] = ()
     combiner_stride: int = 8
     betas: tuple[float, ...] = (1e-5, 1e-6, 1e-7)
+    klt_patch: tuple[int, ...] = ()
+    vc_inr: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     architectures: tuple[tuple[int, int], ...] = ((3, 20), (3, 40))
     modality: str = ""
 
@@ -74,9 +78,47 @@ KINDS: dict[str, Kind] = {
     "climate": Kind({"name": "climate_global"}, (46, 90), 48, lambdas=(0.0005, 0.002, 0.008, 0.03), num_steps=12_000),
     "climate_region": Kind({"name": "era5_region"}, (43, 48), 64, lambdas=(0.001, 0.004, 0.015, 0.05), num_steps=12_000),
     "video": Kind({"name": "clips"}, (4, 16, 16), 96, lambdas=(0.0001, 0.0003, 0.001, 0.003)),
-    "voxels": Kind({"name": "modelnet10_30", "test_limit": 64}, (15, 15, 15), 64, lambdas=(1e-5, 4e-5, 1.5e-4, 6e-4)),
+    "voxels": Kind(
+        {"name": "modelnet10_30", "test_limit": 64},
+        (15, 15, 15),
+        64,
+        lambdas=(1e-5, 4e-5, 1.5e-4, 6e-4),
+        combiner_patch=(16, 16, 16),
+    ),
     "distance_field": Kind({"name": "modelnet10_sdf", "test_limit": 64}, (15, 15, 15), 32, lambdas=(0.0005, 0.002, 0.008, 0.03)),
     "distance_field_2d": Kind({"name": "silhouettes_sdf", "test_limit": 64}, (30, 30), 32, lambdas=(0.0005, 0.002, 0.008, 0.03)),
+    "radiance_field": Kind(
+        {"name": "scenes", "flips": False},
+        (12, 32, 32),
+        64,
+        omega_0=10.0,
+        lambdas=(3e-5, 1e-3),
+        num_latents=300,
+        klt_patch=(1, 8, 8),
+        klt_components=128,
+        klt_steps=(120.0, 60.0, 30.0, 15.0),
+        vc_inr={
+            # The curvature of whole scenes takes minutes to measure, so the inner loop's rate is given.
+            "adaptation": {"num_steps": 3, "subset": 256, "inner_lr": 10.0, "step_rate": 10.0},
+            "amortised": {"enabled": False},
+            "meta": {
+                "num_steps": 400,
+                "batch_size": 4,
+                "lr": 2e-3,
+                "warmup_steps": 20,
+                "eval_every": 100,
+                "checkpoint_every": 100,
+            },
+            "compression": {
+                "lambdas": (3e-5, 1e-3),
+                "width": 64,
+                "num_latents": 300,
+                "offsets_per_picture": 1,
+                "training": {"num_steps": 60, "batch_size": 4, "warmup_steps": 10, "checkpoint_every": 60},
+            },
+            "encode_batch": 4,
+        },
+    ),
     "scanner_volume": Kind({"name": "scanners"}, (8, 16, 16), 64, lambdas=(0.0003, 0.001, 0.004, 0.015)),
 }
 

@@ -47,7 +47,8 @@ def kodak() -> ConfigDict:
 def of_kind(name: str, kind: Kind) -> ConfigDict:
     """The floor of another kind of signal, on the patches of `configs/vc_inr.py:demo_KIND`. Seconds to a minute."""
     values = {"num_components": kind.klt_components, "steps": kind.klt_steps, "num_patches": 20_000}
-    return make_config("klt", kind.data, {**kind.values(name), **values})
+    own = {"patch": kind.klt_patch} if kind.klt_patch else {}
+    return make_config("klt", kind.data, {**kind.values(name), **own, **values})
 
 
 VARIANTS = {"demo": demo, "cifar10": cifar10, "cifar10_small": cifar10_small, "kodak": kodak, **demos(of_kind)}

@@ -363,6 +363,7 @@ def of_kind(name: str, kind: Kind) -> ConfigDict:
                 },
             },
             "encode_batch": 64,
+            **kind.vc_inr,
         },
     )
 

@@ -42,7 +42,10 @@ def patches(config: ConfigDict, split: str) -> PatchSource:
     codec = codec_of(config)
     modality = MODALITIES[codec.modality]
     flips = modality.mirrored_axes if config.data.flips and split == "train" else ()
-    return PatchSource(Samples(signals(config, split), modality), codec.training_patch, flips=flips)
+    samples = Samples(signals(config, split), modality)
+    if codec.continuous and not modality.divisible and samples[0].shape[:-1] != codec.training_patch:
+        raise ValueError(f"a patch of a {modality.name} is a whole signal: set patch to {samples[0].shape[:-1]}")
+    return PatchSource(samples, codec.training_patch, flips=flips)
 
 
 def tiles(picture: np.ndarray, side: int) -> list[np.ndarray]:

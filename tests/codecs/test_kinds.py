@@ -12,6 +12,7 @@ from vcinr.modalities.sound import Recording
 from vcinr.model.model import make_model
 
 TRAINING = {"num_steps": 1, "batch_size": 2, "warmup_steps": 0}
+RAYS = {"coord_dim": 3, "channels": 4}
 FIELD = {"num_layers": 2, "width": 6, "latent_dim": 3, "rank": 1, "hyper_width": 4, "hyper_depth": 1}
 VARIATIONAL = {"lambdas": (0.1,), "width": 4, "num_latents": 16, "prior_steps": 2, "training": TRAINING}
 CONTEXT = {"lambdas": (0.1,), "groups": (1, 2, 3), "neighbour_dims": 2, "octaves": 1, "width": 4, "synthesis_width": 4}
@@ -95,3 +96,10 @@ def test_signals_of_any_shape_come_back_in_it(codec, kind):
         assert set(metadata) == set(own)
     together = model.encode_together(signals, 0)
     assert [row.unpack(each)[0].shape for each in model.decode_together(together)] == [row.unpack(s)[0].shape for s in signals]
+
+
+@pytest.mark.parametrize("codec", ["combiner", "combiner_plus", "strumpler_basic", "strumpler_meta", "contextual_inr"])
+def test_codecs_that_evaluate_fields_at_samples_refuse_what_is_seen_through_cameras(codec):
+    patch = {"strumpler_basic": {}, "strumpler_meta": {"crop": (2, 4, 4)}}.get(codec, {"patch": (2, 4, 4)})
+    with pytest.raises(ValueError, match="has no radiance_field: its samples are no values of a field"):
+        make_codec(codec, {"modality": "radiance_field", **patch, **({} if codec == "strumpler_basic" else {"field": RAYS})})

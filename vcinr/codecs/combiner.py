@@ -31,7 +31,7 @@ from vcinr.datasets.sources import ArraySource
 from vcinr.entropy.range_coder import RawBits
 from vcinr.fields.field import FieldConfig
 from vcinr.modalities import MODALITIES
-from vcinr.modalities.examples import check_field, modality_of, normalise_batch
+from vcinr.modalities.examples import check_direct, check_field, modality_of, normalise_batch
 from vcinr.posterior.gaussians import Gaussian
 from vcinr.posterior.networks import PositionalConfig, TransformedNetwork, WeightNetwork
 from vcinr.posterior.partition import Partition, patch_permutation
@@ -75,6 +75,7 @@ class CombinerConfig:
 
     def __post_init__(self):
         row = modality_of(self.modality, self.patch)
+        check_direct(row, "COMBINER")
         check_field(row, self.field)
         if self.field.modulation != "none" or self.field.linear_head:
             raise ValueError('all weights are random, so nothing modulates them: field.modulation is "none", linear_head False')

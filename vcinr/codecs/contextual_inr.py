@@ -21,6 +21,7 @@ from vcinr.codecs.linear_start import applies, linear_start_stages, relative_rat
 from vcinr.context.compression import ContextualConfig
 from vcinr.fields.field import FieldConfig
 from vcinr.modalities import MODALITIES
+from vcinr.modalities.examples import check_direct
 from vcinr.stage import AnyStage, Params, TrainingConfig
 
 
@@ -40,6 +41,7 @@ class ContextualINRConfig(LatentCodecConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        check_direct(MODALITIES[self.modality], "contextual_inr")
         if self.field.modulation != "none" or not self.field.linear_head:
             raise ValueError(
                 'the field of contextual_inr is linear: set field.modulation to "none" and field.linear_head to True, '

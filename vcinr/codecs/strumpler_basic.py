@@ -21,6 +21,7 @@ from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
 from vcinr.modalities import MODALITIES
+from vcinr.modalities.examples import check_direct
 from vcinr.modalities.modality import Modality
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params
@@ -89,6 +90,7 @@ class StrumplerBasicConfig:
     def __post_init__(self):
         if self.modality not in MODALITIES:
             raise ValueError(f"unknown modality {self.modality!r}: valid are {', '.join(MODALITIES)}")
+        check_direct(MODALITIES[self.modality], "strumpler_basic")
         for name, valid in (("encoding", _ENCODINGS), ("activation", _ACTIVATIONS)):
             if getattr(self, name) not in valid:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; valid are {', '.join(valid)}")

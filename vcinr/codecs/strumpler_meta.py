@@ -27,7 +27,7 @@ from vcinr.entropy.range_coder import SymbolModel
 from vcinr.fields import siren
 from vcinr.fields.field import FieldConfig
 from vcinr.modalities import MODALITIES
-from vcinr.modalities.examples import check_field, modality_of
+from vcinr.modalities.examples import check_direct, check_field, modality_of
 from vcinr.signals.signal import Grid, Signal
 from vcinr.stage import Params, Stage, TrainingConfig
 from vcinr.weights import coding as weight_coding
@@ -71,6 +71,7 @@ class StrumplerMetaConfig:
 
     def __post_init__(self):
         row = modality_of(self.modality, self.crop)
+        check_direct(row, "strumpler_meta")
         check_field(row, self.field)
         if self.field.modulation != "weight_update" or self.field.linear_head or self.field.last_width:
             raise ValueError(

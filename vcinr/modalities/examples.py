@@ -27,6 +27,14 @@ def check_field(row: Modality, field: FieldConfig) -> None:
             raise ValueError(f"field.{key} is {getattr(field, key)}, but a {row.name} has {wanted}")
 
 
+def check_direct(row: Modality, codec: str) -> None:
+    """ValueError where samples are not the field's own values: for codecs that evaluate their field at samples alone."""
+    if type(row).observe is not Modality.observe:
+        raise ValueError(
+            f"{codec} has no {row.name}: its samples are no values of a field; choose vc_inr, coinpp, functa or coin"
+        )
+
+
 def normalise_batch(modality: str, raw: np.ndarray) -> np.ndarray:
     """Raw patches [b, *patch, c] → float32 [b, n, c] in normalised units.
 

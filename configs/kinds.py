@@ -63,6 +63,9 @@ class Kind:
         return {"coord_dim": row.coord_dim, "channels": row.outputs, "omega_0": self.omega_0, "latent_dim": self.latent_dim}
 
 
+COARSE = (320.0, 160.0, 80.0, 40.0, 20.0, 10.0)
+"""Steps of the linear floor where the rates of the others are low."""
+
 KINDS: dict[str, Kind] = {
     "sound": Kind(
         {"name": "speech"},
@@ -76,8 +79,10 @@ KINDS: dict[str, Kind] = {
         combiner_stride=16,
     ),
     "climate": Kind({"name": "climate_global"}, (46, 90), 48, lambdas=(0.0005, 0.002, 0.008, 0.03), num_steps=12_000),
-    "climate_region": Kind({"name": "era5_region"}, (43, 48), 64, lambdas=(0.001, 0.004, 0.015, 0.05), num_steps=12_000),
-    "video": Kind({"name": "clips"}, (4, 16, 16), 96, lambdas=(0.0001, 0.0003, 0.001, 0.003)),
+    "climate_region": Kind(
+        {"name": "era5_region"}, (43, 48), 64, lambdas=(0.001, 0.004, 0.015, 0.05), num_steps=12_000, klt_steps=COARSE
+    ),
+    "video": Kind({"name": "clips"}, (4, 16, 16), 96, lambdas=(0.0001, 0.0003, 0.001, 0.003), klt_steps=COARSE),
     "voxels": Kind(
         {"name": "modelnet10_30", "test_limit": 64},
         (15, 15, 15),

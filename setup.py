@@ -15,6 +15,7 @@ REQUIRES = [
     "constriction~=0.5.0",  # range coder; its integer arithmetic is part of the file format
     "safetensors>=0.5,<1",  # models on disk: arrays, never pickle
     "pillow>=11.3",  # pictures in and out, JPEG and JPEG 2000
+    "tifffile>=2024.8",  # 16-bit TIFF; scikit-image needs it too
     "scikit-image>=0.25,<0.27",  # the demo's photographs (in its wheel), SSIM
     "tensorflow-datasets>=4.9.9,<4.10",  # data sets; read and prepared without TensorFlow
     "array_record>=0.7",  # the record format that tensorflow-datasets reads without TensorFlow

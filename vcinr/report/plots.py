@@ -55,8 +55,10 @@ NAMES = {
     "x264": "x264",
     "x265": "x265",
     "zfp": "zfp",
-    "bits_gzip": "packed bits, gzip",
-    "bits_lzma": "packed bits, LZMA",
+    "packed_zstd": "packed, Zstandard",
+    "lossless_zstd": "lossless, Zstandard",
+    "gzip": "lossless, gzip",
+    "lzma": "lossless, LZMA",
 }
 
 

@@ -18,7 +18,7 @@ from vcinr.report.plots import display_name
 
 Points = Sequence[Mapping[str, Any]]
 
-CLASSICAL = ("jpeg", "jpeg2000", "mp3", "opus", "x264", "x265", "zfp", "zlib", "lzma", "zstd", "bits_gzip", "bits_lzma")
+CLASSICAL = ("jpeg", "jpeg2000", "mp3", "opus", "x264", "x265", "zfp", "packed_zstd", "lossless_zstd", "gzip", "lzma")
 """Measured codecs that others are compared with, and that are compared with nothing: their means are at one quality setting for
 all signals, which is another kind of mean than those at one λ and than most published ones."""
 

@@ -14,6 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base, coinpp, klt, strumpler, vc_inr
+from configs.kinds import KINDS
 from tests.conftest import smooth_picture
 from vcinr.codec import grid_of
 from vcinr.codecs import CODECS, coin
@@ -146,7 +147,15 @@ def test_the_demo_takes_one_step_in_each_stage(tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize(("file", "name"), [row for row in VARIANTS if row[0] in ("vc_inr", "contextual_inr")])
+def quick_if_one_of_many(rows):
+    """Rows of variants as parameters; demos of one codec differ in sizes alone, so one of them is enough for the quick tests."""
+    alike = [row for row in rows if "demo_" in row[1] and row[1].split("demo_")[1] in KINDS and not row[1].endswith("demo_sound")]
+    return [pytest.param(*row, marks=pytest.mark.slow) if row in alike else row for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), quick_if_one_of_many([row for row in VARIANTS if row[0] in ("vc_inr", "contextual_inr")])
+)
 def test_every_stage_of_every_size_has_a_gradient_and_a_step(file, name):
     """Shapes alone, so that the paper's size costs no more than the demo's."""
     codec = base.codec_of(FILES[file].get_config(name))
@@ -192,7 +201,9 @@ def test_every_stage_of_every_size_has_a_gradient_and_a_step(file, name):
     assert steps == c.warm_start.enabled + 1 + (1 if file == "contextual_inr" else len(c.compression.lambdas))
 
 
-@pytest.mark.parametrize(("file", "name"), [row for row in VARIANTS if row[0] not in ("klt", "vc_inr", "contextual_inr")])
+@pytest.mark.parametrize(
+    ("file", "name"), quick_if_one_of_many([row for row in VARIANTS if row[0] not in ("klt", "vc_inr", "contextual_inr")])
+)
 def test_every_stage_of_every_peers_field_has_a_gradient(file, name):
     """Shapes alone, and memory of the paper's sizes that would not fit here is never taken."""
     built = base.codec_of(FILES[file].get_config(name))

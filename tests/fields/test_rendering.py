@@ -84,6 +84,7 @@ def blob(points):
     return jnp.concatenate([0.5 + 0.3 * jnp.sin(3 * points), 0.5 + nearness], axis=-1)
 
 
+@pytest.mark.slow
 def test_more_samples_converge_and_the_middles_do_so_in_second_order():
     rays = rays_at(0.0, 0.2, 0.5)
     with jax.enable_x64(True):
@@ -93,6 +94,7 @@ def test_more_samples_converge_and_the_middles_do_so_in_second_order():
     assert errors[2] < 2e-3
 
 
+@pytest.mark.slow
 def test_random_places_lie_in_their_intervals_and_give_the_same_mean():
     near, far = jnp.array([1.0, 2.0]), jnp.array([3.0, 2.5])
     distances, width = depths_along(near, far, 5, jax.random.key(1))
@@ -117,6 +119,7 @@ def test_gradients_are_those_of_finite_differences():
             assert gradient[i, j] == pytest.approx(float((loss(weights + step) - loss(weights - step)) / 2e-5), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_parts_are_the_whole_and_so_are_their_gradients():
     rays = rays_at(*np.linspace(-1.2, 1.2, 11))
 

@@ -132,9 +132,9 @@ def coin():
     return make_model(codec, codec.init(), {})
 
 
-@pytest.mark.parametrize("kind", ["latent", "coin"])
-def test_a_file_is_decoded_at_its_own_rays_and_at_others(kind, model):
-    model = model if kind == "latent" else coin()
+@pytest.mark.parametrize("kind", [pytest.param("latent", marks=pytest.mark.slow), "coin"])
+def test_a_file_is_decoded_at_its_own_rays_and_at_others(kind, request):
+    model = request.getfixturevalue("model") if kind == "latent" else coin()
     data = model.encode(SCENES[0])
     decoded = model.decode(data)
     assert decoded.shape == (*SHAPE, 3) and decoded.dtype == np.uint8

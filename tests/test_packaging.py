@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import wave
 import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -244,8 +245,33 @@ def test_installed_command_has_the_bundled_models_at_hand(installed, sources, pi
     listed = [line.split("│")[1].strip() for line in checked(vcinr, "models", cwd=tmp_path).splitlines() if line.startswith("│")]
     models = {path.parent.name for path in (sources / "vcinr" / "models").glob("*/model.json")}
     assert models | {"coin"} <= set(listed)
-    for name in models:
+    for name in models - {"speech", "temperature"}:
         checked(vcinr, "encode", "in.png", f"{name}.vcinr", "--model", name, cwd=tmp_path)
         checked(vcinr, "decode", f"{name}.vcinr", f"{name}.png", cwd=tmp_path)
         checked(installed / "python", "-c", f"import vcinr; assert vcinr.load({name!r}).num_bytes", cwd=tmp_path)
         assert Image.open(tmp_path / f"{name}.png").size == Image.open(tmp_path / "in.png").size
+    with wave.open(str(tmp_path / "talk.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 2000, "NONE", ""))
+        file.writeframes(np.round(3000 * np.sin(np.arange(2000) / 9)).astype("<i2").tobytes())
+    refused = run(vcinr, "encode", "talk.wav", "talk.vcinr", cwd=tmp_path)
+    assert refused.returncode == 1 and "pip install 'vcinr[sound]'" in refused.stderr
+    checked(
+        installed / "python", "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", "soundfile", cwd=tmp_path
+    )  # fmt: skip
+    checked(vcinr, "encode", "talk.wav", "talk.vcinr", cwd=tmp_path)
+    checked(vcinr, "decode", "talk.vcinr", "back.wav", cwd=tmp_path)
+    with wave.open(str(tmp_path / "back.wav"), "rb") as file:
+        assert (file.getnframes(), file.getframerate()) == (2000, 16000)
+    checked(installed / "python", "-c", FIELD, cwd=tmp_path)
+    checked(vcinr, "encode", "field.npz", "field.vcinr", "--modality", "climate_region", cwd=tmp_path)
+    checked(vcinr, "decode", "field.vcinr", "back.npz", cwd=tmp_path)
+
+
+FIELD = """
+import numpy as np
+from vcinr.modalities import MODALITIES
+from vcinr.modalities.climate import ClimateField
+
+values = np.add.outer(np.arange(9.0), np.arange(12.0)).astype(np.float32)
+MODALITIES["climate_region"].write("field.npz", ClimateField(values, 40 + np.arange(9.0), 5 + np.arange(12.0)))
+"""

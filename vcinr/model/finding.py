@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from pathlib import Path
@@ -62,8 +63,9 @@ def find_by_fingerprint(fingerprint: bytes) -> Model:
             return load(folder)
     # Last: to make them, all codecs are imported and networks are initialised.
     for name, modality in itertools.product(built_in_names(), MODALITIES):
-        if fingerprint in (model := built_in(name, modality)).fingerprints:
-            return model
+        with contextlib.suppress(ValueError):  # Not every codec has every kind of signal.
+            if fingerprint in (model := built_in(name, modality)).fingerprints:
+                return model
     at_hand = ", ".join(map(str, folders)) or "there are none"
     raise ModelError(
         f"no model at hand has the fingerprint {fingerprint.hex()} (at hand: {at_hand}): give --model DIR, or set "

@@ -18,8 +18,8 @@ def rooms() -> dict[str, list[str]]:
     """Page of the reference → modules on it: one page per room, and one for the files beside the rooms."""
     pages = {"foundations": ["vcinr", *(f"vcinr.{path.stem}" for path in sorted(PACKAGE.glob("*.py")) if path.stem[0] != "_")]}
     for folder in sorted(path.parent for path in PACKAGE.glob("*/__init__.py")):
-        files = sorted(path.stem for path in folder.glob("*.py") if path.stem[0] != "_")
-        pages[folder.name] = [f"vcinr.{folder.name}", *(f"vcinr.{folder.name}.{stem}" for stem in files)]
+        files = sorted(path.relative_to(folder).with_suffix("") for path in folder.rglob("*.py") if path.stem[0] != "_")
+        pages[folder.name] = [f"vcinr.{folder.name}", *(".".join(["vcinr", folder.name, *path.parts]) for path in files)]
     return pages
 
 
